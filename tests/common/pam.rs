@@ -4,6 +4,8 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::path::Path;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 pub const SUCCESS: c_int = 0;
 pub const PERM_DENIED: c_int = 6;
@@ -225,34 +227,45 @@ extern "C" fn converse(
 }
 
 /// Runs `work` in `count` processes at once and gives their exit codes, in the order in which they
-/// were started. Every process waits until all exist.
+/// were started. Every process waits until all exist. (A pipe would not do as the gate: children
+/// that other tests fork meanwhile would inherit its writing end and hold it open.)
 pub fn at_once(count: usize, work: impl Fn(usize) -> c_int) -> Vec<c_int> {
-    let mut gate = [0; 2];
-    // SAFETY: pipe(2) fills the two descriptors.
-    assert_eq!(unsafe { libc::pipe(gate.as_mut_ptr()) }, 0);
+    let gate = shared_flag();
     let children: Vec<libc::pid_t> = (0..count)
         .map(|i| {
             // SAFETY: the child only runs `work` and leaves by _exit.
             let pid = unsafe { libc::fork() };
             assert!(pid >= 0, "fork");
             if pid == 0 {
-                let mut byte = 0u8;
-                // SAFETY: valid descriptors; read returns at end of file, when the gate opens.
-                unsafe {
-                    libc::close(gate[1]);
-                    libc::read(gate[0], ptr::from_mut(&mut byte).cast(), 1);
-                    libc::_exit(work(i));
+                while !gate.load(Ordering::Acquire) {
+                    std::thread::sleep(Duration::from_micros(200));
                 }
+                let code = work(i);
+                // SAFETY: as sshd's children leave.
+                unsafe { libc::_exit(code) };
             }
             pid
         })
         .collect();
-    // SAFETY: our own descriptors; closing the last writer opens the gate.
-    unsafe {
-        libc::close(gate[0]);
-        libc::close(gate[1]);
-    }
+    gate.store(true, Ordering::Release);
     children.into_iter().map(wait).collect()
+}
+
+/// A flag that parent and children share; one page for each call, kept until the test ends.
+fn shared_flag() -> &'static AtomicBool {
+    // SAFETY: an anonymous mapping of its own, zeroed (= false), never unmapped.
+    unsafe {
+        let page = libc::mmap(
+            ptr::null_mut(),
+            1,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
+        assert_ne!(page, libc::MAP_FAILED);
+        &*page.cast::<AtomicBool>()
+    }
 }
 
 fn wait(pid: libc::pid_t) -> c_int {
