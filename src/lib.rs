@@ -1,1 +1,38 @@
-//! stub
+//! prefixquota: password guessing stopped by address prefix.
+//!
+//! # The model
+//!
+//! An attacker may own one address or a whole /32. A limit on one fixed length is always wrong:
+//! too narrow, and he hops; too wide, and his neighbours suffer. So every failed attempt counts
+//! against **every prefix that covers its source**, and each length has its own quota
+//! ([`quota::Curve`]), which grows slowly as the prefix gets wider.
+//!
+//! * An attempt is **charged before** the password is checked, in one transaction with the test
+//!   ([`guard::Guard::admit`]), so that parallel guesses cannot race past a quota. A right
+//!   password refunds exactly that charge ([`guard::Guard::refund`]) and nothing else.
+//! * It is admitted when every covering prefix has room for one failure more
+//!   ([`decide::by_count`]). An attempt that is refused is not counted and writes nothing, so one
+//!   address can never keep its neighbours out.
+//! * Counts decay with one half-life for all lengths ([`decay`]): a prefix always has exactly the
+//!   sum of its halves. The store keeps one row for each failing address ([`store`]); all lengths
+//!   come from one range scan ([`decide::Tally`]).
+//! * Attempts that are still open (charged a moment ago, and perhaps right) never deny another:
+//!   it waits for them ([`decide::Verdict::Wait`]).
+//!
+//! # The parts
+//!
+//! Pure, no I/O and no clock: [`source`], [`quota`], [`decay`], [`rules`], [`decide`], [`config`]
+//! (which reads one file). Around it: [`store`] (SQLite), [`guard`] (the one sequence that the
+//! module and the command use), and the PAM hooks.
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod decay;
+pub mod decide;
+pub mod guard;
+mod pam;
+pub mod quota;
+pub mod rules;
+pub mod source;
+pub mod store;
+mod sys;

@@ -1,0 +1,350 @@
+//! The table of settings: name, default, kind, range and help, each written here and nowhere else.
+
+use std::fmt::Write as _;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use ipnet::{IpNet, Ipv6Net};
+
+use super::Settings;
+use crate::source::parse_prefix;
+
+const SECOND: i64 = 1_000;
+const MINUTE: i64 = 60 * SECOND;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+
+/// The units of a duration, longest first, in milliseconds.
+const UNITS: [(char, i64); 4] = [('d', DAY), ('h', HOUR), ('m', MINUTE), ('s', SECOND)];
+
+/// One setting.
+pub struct Setting {
+    /// The key in the file and in the module's arguments.
+    pub name: &'static str,
+    /// The default, as one would write it.
+    pub default: &'static str,
+    /// What it does, in sentences.
+    pub help: &'static str,
+    kind: Kind,
+}
+
+/// What a setting takes, with the field that holds it.
+enum Kind {
+    Path(fn(&mut Settings) -> &mut PathBuf),
+    Duration(RangeInclusive<i64>, fn(&mut Settings) -> &mut i64),
+    Number(RangeInclusive<u32>, fn(&mut Settings) -> &mut u32),
+    Length(RangeInclusive<u8>, fn(&mut Settings) -> &mut u8),
+    /// Two words for false and true.
+    Choice([&'static str; 2], fn(&mut Settings) -> &mut bool),
+    Prefixes(fn(&mut Settings) -> &mut Vec<IpNet>),
+    Translators(fn(&mut Settings) -> &mut Vec<Ipv6Net>),
+}
+
+const SWITCH: [&str; 2] = ["no", "yes"];
+
+/// All settings, in the order in which they are shown.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "database",
+        default: "/var/lib/prefixquota/prefixquota.db",
+        help: "The store. Its directory must belong to root and be writable by nobody else.",
+        kind: Kind::Path(|s| &mut s.database),
+    },
+    Setting {
+        name: "half_life",
+        default: "1h",
+        help: "After this time half of every count is left. Longer means fewer guesses for an \
+               attacker and longer waits for people who mistype.",
+        kind: Kind::Duration(SECOND..=36_500 * DAY, |s| &mut s.half_life),
+    },
+    Setting {
+        name: "ipv6_base",
+        default: "2",
+        help: "Failures that one IPv6 address may have before its next attempt is refused.",
+        kind: Kind::Number(2..=1_000_000, |s| &mut s.ipv6.base),
+    },
+    Setting {
+        name: "ipv6_linear_to",
+        default: "64",
+        help: "Down to this prefix length the quota grows by one for each bit.",
+        kind: Kind::Length(0..=128, |s| &mut s.ipv6.linear_to),
+    },
+    Setting {
+        name: "ipv6_growth",
+        default: "1",
+        help: "Beyond ipv6_linear_to the quota grows by 2, 3, 4 ... times this number for each bit.",
+        kind: Kind::Number(0..=1_000, |s| &mut s.ipv6.growth),
+    },
+    Setting {
+        name: "ipv6_widest",
+        default: "32",
+        help: "The widest prefix that is counted. At most ipv6_linear_to; below 29 whole providers \
+               are counted together.",
+        kind: Kind::Length(0..=128, |s| &mut s.ipv6.widest),
+    },
+    Setting {
+        name: "ipv4_base",
+        default: "10",
+        help: "Failures that one IPv4 address may have before its next attempt is refused.",
+        kind: Kind::Number(2..=1_000_000, |s| &mut s.ipv4.base),
+    },
+    Setting {
+        name: "ipv4_linear_to",
+        default: "32",
+        help: "As ipv6_linear_to.",
+        kind: Kind::Length(0..=32, |s| &mut s.ipv4.linear_to),
+    },
+    Setting {
+        name: "ipv4_growth",
+        default: "2",
+        help: "As ipv6_growth.",
+        kind: Kind::Number(0..=1_000, |s| &mut s.ipv4.growth),
+    },
+    Setting {
+        name: "ipv4_widest",
+        default: "16",
+        help: "As ipv6_widest.",
+        kind: Kind::Length(0..=32, |s| &mut s.ipv4.widest),
+    },
+    Setting {
+        name: "exempt",
+        default: "",
+        help: "Addresses and prefixes that are neither counted nor denied, separated by blanks. \
+               Several lines add up. Of all rules the longest that covers a source decides; at \
+               equal length deny wins over exempt, and exempt over count.",
+        kind: Kind::Prefixes(|s| &mut s.exempt),
+    },
+    Setting {
+        name: "deny",
+        default: "",
+        help: "Addresses and prefixes that are always denied. With deny = ::/0 0.0.0.0/0 and \
+               narrower exempt or count lines only approved networks may log in.",
+        kind: Kind::Prefixes(|s| &mut s.deny),
+    },
+    Setting {
+        name: "count",
+        default: "",
+        help: "Addresses and prefixes that are counted as usual, inside wider exempt or deny ones.",
+        kind: Kind::Prefixes(|s| &mut s.count),
+    },
+    Setting {
+        name: "loopback",
+        default: "exempt",
+        help: "Whether 127.0.0.0/8 and ::1 (webmail, local proxies) are exempt or counted.",
+        kind: Kind::Choice(["exempt", "count"], |s| &mut s.count_loopback),
+    },
+    Setting {
+        name: "nat64",
+        default: "",
+        help: "NAT64 prefixes of this site (RFC 6052, length 32, 40, 48, 56, 64 or 96): their \
+               addresses count as the IPv4 address inside. 64:ff9b::/96 always does.",
+        kind: Kind::Translators(|s| &mut s.nat64),
+    },
+    Setting {
+        name: "enforcing",
+        default: "yes",
+        help: "With no, attempts are counted and \"would deny\" is logged, but nothing is denied.",
+        kind: Kind::Choice(SWITCH, |s| &mut s.enforcing),
+    },
+    Setting {
+        name: "on_error",
+        default: "ignore",
+        help: "What to do when the store cannot be used: ignore lets the attempt go on uncounted, \
+               deny refuses it. Either way the error is logged.",
+        kind: Kind::Choice(["ignore", "deny"], |s| &mut s.deny_on_error),
+    },
+    Setting {
+        name: "settle",
+        default: "3s",
+        help: "An attempt that is over quota only because of attempts younger than this waits for \
+               them: they may turn out to be right. 0s denies at once.",
+        kind: Kind::Duration(0..=MINUTE, |s| &mut s.settle),
+    },
+    Setting {
+        name: "lock_wait",
+        default: "5s",
+        help: "How long to wait for other processes that write to the store.",
+        kind: Kind::Duration(0..=MINUTE, |s| &mut s.lock_wait),
+    },
+    Setting {
+        name: "prompt",
+        default: "yes",
+        help: "Ask for the password before charging, so that a login given up at the prompt costs \
+               nothing. With no, for stacks that have no password, the attempt itself is charged.",
+        kind: Kind::Choice(SWITCH, |s| &mut s.prompt),
+    },
+    Setting {
+        name: "silent",
+        default: "no",
+        help: "Say nothing to the client that is denied.",
+        kind: Kind::Choice(SWITCH, |s| &mut s.silent),
+    },
+    Setting {
+        name: "debug",
+        default: "no",
+        help: "Log what happens to every attempt.",
+        kind: Kind::Choice(SWITCH, |s| &mut s.debug),
+    },
+    Setting {
+        name: "nonroot",
+        default: "no",
+        help: "Work also for callers that are not root, which then need a store of their own. \
+               Otherwise the module does nothing for them.",
+        kind: Kind::Choice(SWITCH, |s| &mut s.nonroot),
+    },
+    Setting {
+        name: "max_rows",
+        default: "1000000",
+        help: "How many failing addresses are kept. Beyond, those with the lightest counts go \
+               first.",
+        kind: Kind::Number(1..=100_000_000, |s| &mut s.max_rows),
+    },
+];
+
+impl Setting {
+    /// Sets it from text. Lists grow; everything else is replaced.
+    ///
+    /// # Errors
+    ///
+    /// What is expected, as the end of a sentence.
+    pub fn set(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
+        let expected = || format!("expected {}", self.expects());
+        match &self.kind {
+            Kind::Path(field) => {
+                let path = Path::new(text);
+                *field(settings) =
+                    path.is_absolute().then(|| path.to_owned()).ok_or_else(expected)?;
+            }
+            Kind::Duration(range, field) => {
+                *field(settings) = in_range(parse_duration(text), range).ok_or_else(expected)?;
+            }
+            Kind::Number(range, field) => {
+                *field(settings) = in_range(parse_number(text), range).ok_or_else(expected)?;
+            }
+            Kind::Length(range, field) => {
+                *field(settings) = in_range(parse_number(text), range).ok_or_else(expected)?;
+            }
+            Kind::Choice(words, field) => {
+                let word = words.iter().position(|word| *word == text).ok_or_else(expected)?;
+                *field(settings) = word == 1;
+            }
+            Kind::Prefixes(field) => {
+                let prefixes: Vec<IpNet> =
+                    words(text).map(parse_prefix).collect::<Result<_, _>>()?;
+                field(settings).extend(prefixes);
+            }
+            Kind::Translators(field) => {
+                let prefixes: Vec<Ipv6Net> =
+                    words(text).map(parse_translator).collect::<Result<_, _>>()?;
+                field(settings).extend(prefixes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Its value, as one would write it.
+    pub fn show(&self, settings: &Settings) -> String {
+        // One accessor serves both ways; reading goes through a copy.
+        let settings = &mut settings.clone();
+        match &self.kind {
+            Kind::Path(field) => field(settings).display().to_string(),
+            Kind::Duration(_, field) => show_duration(*field(settings)),
+            Kind::Number(_, field) => field(settings).to_string(),
+            Kind::Length(_, field) => field(settings).to_string(),
+            Kind::Choice([no, yes], field) => (if *field(settings) { yes } else { no }).to_string(),
+            Kind::Prefixes(field) => join(field(settings)),
+            Kind::Translators(field) => join(field(settings)),
+        }
+    }
+
+    /// What it takes, as the end of a sentence.
+    pub fn expects(&self) -> String {
+        match &self.kind {
+            Kind::Path(_) => "an absolute path".to_owned(),
+            Kind::Duration(range, _) => format!(
+                "a number with s, m, h or d, from {} to {}",
+                show_duration(*range.start()),
+                show_duration(*range.end())
+            ),
+            Kind::Number(range, _) => format!("a number from {} to {}", range.start(), range.end()),
+            Kind::Length(range, _) => format!("a length from {} to {}", range.start(), range.end()),
+            Kind::Choice([no, yes], _) => format!("{no} or {yes}"),
+            Kind::Prefixes(_) => "addresses and prefixes".to_owned(),
+            Kind::Translators(_) => "IPv6 prefixes of length 32, 40, 48, 56, 64 or 96".to_owned(),
+        }
+    }
+}
+
+/// The example file: every setting with its meaning, commented out, at its default.
+pub fn example() -> String {
+    let mut text = String::from(
+        "# Settings of pam_prefixquota and of the command prefixquota.\n\
+         #\n\
+         # key = value; each key may also be an argument of the module line, as key=value, which\n\
+         # wins over this file. What stands here commented out is the default.\n",
+    );
+    for setting in SETTINGS {
+        text.push('\n');
+        for line in wrap(setting.help, 96) {
+            let _ = writeln!(text, "# {line}");
+        }
+        let _ = writeln!(text, "# ({})", setting.expects());
+        let _ = writeln!(text, "{}", format!("#{} = {}", setting.name, setting.default).trim_end());
+    }
+    text
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split([' ', '\t', ',']).filter(|word| !word.is_empty())
+}
+
+fn join<T: ToString>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn in_range<T: PartialOrd>(value: Option<T>, range: &RangeInclusive<T>) -> Option<T> {
+    value.filter(|value| range.contains(value))
+}
+
+fn parse_number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// Milliseconds of `90s`, `5m`, `1h`, `60d`.
+fn parse_duration(text: &str) -> Option<i64> {
+    let (last, _) = text.char_indices().next_back()?;
+    let (number, unit) = text.split_at(last);
+    let (_, length) = UNITS.iter().find(|(name, _)| unit.starts_with(*name))?;
+    parse_number::<i64>(number)?.checked_mul(*length)
+}
+
+/// The largest unit that leaves no rest.
+fn show_duration(milliseconds: i64) -> String {
+    let fits = |length: i64| milliseconds != 0 && milliseconds % length == 0;
+    let (unit, length) = UNITS.into_iter().find(|(_, n)| fits(*n)).unwrap_or(('s', SECOND));
+    format!("{}{unit}", milliseconds / length)
+}
+
+fn parse_translator(text: &str) -> Result<Ipv6Net, String> {
+    match parse_prefix(text)? {
+        IpNet::V6(net) if matches!(net.prefix_len(), 32 | 40 | 48 | 56 | 64 | 96) => Ok(net),
+        net => {
+            Err(format!("{net} cannot be a NAT64 prefix: expected length 32, 40, 48, 56, 64 or 96"))
+        }
+    }
+}
+
+/// Breaks text into lines of at most `width` characters.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}

@@ -1,0 +1,47 @@
+//! The curve: how many failures a prefix of each length may have.
+
+use std::ops::RangeInclusive;
+
+use crate::source::{Family, Source};
+
+/// The quota of every prefix length of one family.
+///
+/// From the full address up to `linear_to` each bit adds one try for `growth = 1` (generally: one
+/// for each bit); beyond, the increments are `2 * growth`, `3 * growth`, `4 * growth` ... The
+/// IPv6 figures are those of kasperd, Hurricane Electric tunnel broker forum, 2014-03-29; IPv4
+/// uses twice his increments from its first bit on, since one address may be a household or a
+/// carrier's NAT, and IPv4 is densely used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Curve {
+    /// The family that the curve is for.
+    pub family: Family,
+    /// Quota of a single address, at least 2: with 1 a count that only decays would never let the
+    /// next try in.
+    pub base: u32,
+    /// The length down to which each bit adds one.
+    pub linear_to: u8,
+    /// Half of the first increment beyond `linear_to`.
+    pub growth: u32,
+    /// The widest (shortest) length that is counted at all.
+    pub widest: u8,
+}
+
+impl Curve {
+    /// The quota of a prefix of `length` bits: how many failures it may have in all before the
+    /// next attempt is refused. Defined for every length of the family, also beyond `widest`.
+    pub fn quota(&self, length: u8) -> u32 {
+        let bits = self.family.bits();
+        let length = length.min(bits);
+        let linear = u32::from(bits.saturating_sub(length.max(self.linear_to)));
+        let steep = u32::from(self.linear_to.saturating_sub(length));
+        // 2 + 3 + ... + (steep + 1)
+        let steps = (steep + 1) * (steep + 2) / 2 - 1;
+        self.base.saturating_add(linear).saturating_add(self.growth.saturating_mul(steps))
+    }
+
+    /// The lengths that count for `source`, widest first.
+    pub fn lengths(&self, source: &Source) -> RangeInclusive<u8> {
+        let own = source.lengths();
+        (*own.start()).max(self.widest).min(*own.end())..=*own.end()
+    }
+}

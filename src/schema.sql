@@ -1,0 +1,132 @@
+-- The store of prefixquota, version 1.
+--
+-- To be looked at with Debian's plain sqlite3 command, as root:
+--
+--   sqlite3 /var/lib/prefixquota/prefixquota.db 'SELECT * FROM prefix_count WHERE full'
+--
+-- Rows may be deleted by hand: every count is made from the rows that are there.
+
+-- One row for each address that failed lately.
+CREATE TABLE failure (
+    -- Network order; IPv4 as ::ffff:a.b.c.d. The order of the keys is the order of the prefixes.
+    address   BLOB    NOT NULL PRIMARY KEY CHECK (length(address) = 16),
+    -- The same as text; unknown:SERVICE for the clients of a service that have no address.
+    source    TEXT    NOT NULL,
+    -- Failures, decayed to the time `at`.
+    level     REAL    NOT NULL,
+    -- The last charged attempt, Unix milliseconds.
+    at        INTEGER NOT NULL,
+    -- Attempts of the last moments that were not refunded and may still be.
+    open      INTEGER NOT NULL DEFAULT 0,
+    -- The prefix lengths that mean anything for this address, as far as the curve goes.
+    widest    INTEGER NOT NULL DEFAULT 0,
+    narrowest INTEGER NOT NULL DEFAULT 128
+) STRICT, WITHOUT ROWID;
+
+-- The curve in force: what a prefix of each length may have. Written from the settings.
+CREATE TABLE quota (
+    family INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    quota  INTEGER NOT NULL,
+    PRIMARY KEY (family, length)
+) STRICT, WITHOUT ROWID;
+
+-- policy        the settings that `quota` and half_life_ms were written from
+-- half_life_ms  after this time half of every level is left
+-- rows          how many rows `failure` has
+-- sweep_from    where the search for faded rows goes on
+CREATE TABLE meta (
+    key   TEXT NOT NULL PRIMARY KEY,
+    value ANY
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO meta VALUES
+    ('policy', ''), ('half_life_ms', 3600000), ('rows', 0), ('sweep_from', zeroblob(16));
+
+CREATE TRIGGER failure_added AFTER INSERT ON failure BEGIN
+    UPDATE meta SET value = value + 1 WHERE key = 'rows';
+END;
+
+CREATE TRIGGER failure_removed AFTER DELETE ON failure BEGIN
+    UPDATE meta SET value = value - 1 WHERE key = 'rows';
+END;
+
+-- The count of every prefix that covers a failing address, now.
+--
+-- prefix 2001:db8::/32 · length 32 · failures 2.5 · quota 626 · full 0 or 1 (no room for one more)
+CREATE VIEW prefix_count (prefix, length, failures, quota, full) AS
+WITH
+clock (now) AS (SELECT (julianday('now') - 2440587.5) * 86400000.0),
+half (life) AS (SELECT value FROM meta WHERE key = 'half_life_ms'),
+-- Addresses as 32 hexadecimal digits, with what is left of their failures.
+live AS (
+    SELECT hex(address) AS digits,
+           address BETWEEN x'00000000000000000000FFFF00000000'
+                       AND x'00000000000000000000FFFFFFFFFFFF' AS is_v4,
+           widest, narrowest,
+           level * pow(0.5, max(0.0, now - at) / life) AS failures
+    FROM failure, clock, half
+),
+-- The same once for each length; `whole` digits are kept, and `part` bits of the next.
+spread AS (
+    SELECT q.family, q.length, q.quota, live.failures, live.digits,
+           (q.length + 96 * is_v4) / 4 AS whole,
+           (q.length + 96 * is_v4) % 4 AS part
+    FROM live JOIN quota AS q
+      ON q.family = 6 - 2 * is_v4 AND q.length BETWEEN live.widest AND live.narrowest
+),
+network AS (
+    SELECT family, length, quota, failures,
+           substr(substr(digits, 1, whole)
+                  || substr('0123456789abcdef', 1
+                            + ((instr('0123456789ABCDEF', substr(digits, whole + 1, 1)) - 1)
+                               & (240 >> part)), 1)
+                  || '00000000000000000000000000000000', 1, 32) AS digits
+    FROM spread
+),
+counted AS (
+    SELECT family, length, quota, lower(digits) AS digits, sum(failures) AS failures
+    FROM network GROUP BY family, length, digits
+),
+-- IPv6 as :2001:db8:0:0:0:0:0:0: with the colons that make its runs of zeros easy to find.
+spelled AS (
+    SELECT *, ':' || coalesce(nullif(ltrim(substr(digits,  1, 4), '0'), ''), '0')
+           || ':' || coalesce(nullif(ltrim(substr(digits,  5, 4), '0'), ''), '0')
+           || ':' || coalesce(nullif(ltrim(substr(digits,  9, 4), '0'), ''), '0')
+           || ':' || coalesce(nullif(ltrim(substr(digits, 13, 4), '0'), ''), '0')
+           || ':' || coalesce(nullif(ltrim(substr(digits, 17, 4), '0'), ''), '0')
+           || ':' || coalesce(nullif(ltrim(substr(digits, 21, 4), '0'), ''), '0')
+           || ':' || coalesce(nullif(ltrim(substr(digits, 25, 4), '0'), ''), '0')
+           || ':' || coalesce(nullif(ltrim(substr(digits, 29, 4), '0'), ''), '0')
+           || ':' AS groups
+    FROM counted
+),
+-- The longest run of zeros, the first of equals (RFC 5952).
+shortened AS (
+    SELECT *, (SELECT zeros FROM (SELECT ':0:0:0:0:0:0:0:0:' AS zeros
+               UNION ALL SELECT ':0:0:0:0:0:0:0:' UNION ALL SELECT ':0:0:0:0:0:0:'
+               UNION ALL SELECT ':0:0:0:0:0:'     UNION ALL SELECT ':0:0:0:0:'
+               UNION ALL SELECT ':0:0:0:'         UNION ALL SELECT ':0:0:')
+               WHERE instr(groups, zeros) > 0 ORDER BY length(zeros) DESC LIMIT 1) AS zeros
+    FROM spelled
+),
+-- The four numbers of an IPv4 address.
+octets AS (
+    SELECT *,
+        16 * instr('123456789abcdef', substr(digits, 25, 1)) + instr('123456789abcdef', substr(digits, 26, 1)) AS a,
+        16 * instr('123456789abcdef', substr(digits, 27, 1)) + instr('123456789abcdef', substr(digits, 28, 1)) AS b,
+        16 * instr('123456789abcdef', substr(digits, 29, 1)) + instr('123456789abcdef', substr(digits, 30, 1)) AS c,
+        16 * instr('123456789abcdef', substr(digits, 31, 1)) + instr('123456789abcdef', substr(digits, 32, 1)) AS d
+    FROM shortened
+)
+SELECT CASE
+           WHEN family = 4 THEN a || '.' || b || '.' || c || '.' || d
+           WHEN zeros IS NULL THEN trim(groups, ':')
+           ELSE ltrim(substr(groups, 1, instr(groups, zeros) - 1), ':') || '::'
+                || rtrim(substr(groups, instr(groups, zeros) + length(zeros)), ':')
+       END || '/' || length,
+       length,
+       round(failures, 3),
+       quota,
+       failures + 1.0 > quota + 1e-6
+FROM octets;

@@ -1,0 +1,342 @@
+//! The store: one SQLite file that the module in every service and the command share.
+//!
+//! # Why it is opened as it is
+//!
+//! Each hook opens, uses and closes it: sshd forks between hooks, and a connection must not cross
+//! a fork. Measured with the attempt in a process of its own (`make bench`):
+//!
+//! * **WAL, synchronous NORMAL.** Survives killed processes and power loss (which may take the last
+//!   attempts with it, never the file), and people who read with `sqlite3` block no login. A
+//!   TRUNCATE journal is faster only without any sync, and then a power loss may cost the file.
+//! * **No checkpoint when closing**, which would sync on every attempt (11 ms instead of 0.7 ms),
+//!   but one that truncates the log once it has [`WAL_LIMIT`] bytes: each attempt is the first
+//!   opener and reads the whole log (1.1 us a frame), so it must stay short.
+//! * **Busy handler of SQLite, `lock_wait` = 5 s.** With 200 processes at once none failed; with
+//!   250 ms 23 % did, and an attempt that cannot be counted is one that an attacker has for free.
+
+mod file;
+mod write;
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior, ffi};
+
+use crate::decide::Failures;
+use crate::quota::Curve;
+use crate::source::{Family, Source, key_range};
+
+pub use write::{Ticket, Write};
+
+/// `PRAGMA application_id` of a store: "PfxQ".
+const APPLICATION_ID: i64 = 0x5066_7851;
+/// `PRAGMA user_version` of the schema that this version writes.
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = include_str!("schema.sql");
+/// Bytes of the write-ahead log beyond which it is folded into the file: about 100 pages.
+const WAL_LIMIT: u64 = 100 * 4_120;
+
+/// Why the store cannot be used. `Display` is one sentence that names the file.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The file or its directory could be changed by somebody else, or is no plain file.
+    Unsafe(PathBuf, &'static str),
+    /// It cannot be reached, or created.
+    Io(PathBuf, std::io::Error),
+    /// A database, but not one of ours.
+    Foreign(PathBuf),
+    /// Written by a newer version of this program.
+    Newer(PathBuf, i64),
+    /// Other processes wrote to it for longer than `lock_wait`.
+    Busy(PathBuf),
+    /// SQLite reports something else: a damaged file, a full disk.
+    Sqlite(PathBuf, rusqlite::Error),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Unsafe(path, what) => write!(f, "{}: {what}", path.display()),
+            StoreError::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            StoreError::Foreign(path) => {
+                write!(f, "{}: not a store of prefixquota; move it away", path.display())
+            }
+            StoreError::Newer(path, version) => write!(
+                f,
+                "{}: has version {version}, this program knows up to {SCHEMA_VERSION}; upgrade it",
+                path.display()
+            ),
+            StoreError::Busy(path) => {
+                write!(f, "{}: locked by other processes for longer than lock_wait", path.display())
+            }
+            StoreError::Sqlite(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// An open store.
+pub struct Store {
+    conn: Connection,
+    path: PathBuf,
+    identity: file::Identity,
+    /// How much longer this store may wait for locks.
+    patience: Duration,
+}
+
+/// An address with its failures, as people are shown it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The failures.
+    pub failures: Failures,
+    /// The address as text.
+    pub source: String,
+    /// The prefix lengths that mean anything for it: widest and narrowest.
+    pub lengths: (u8, u8),
+}
+
+impl Store {
+    /// Opens the store at `path`, and makes it if its directory is there and it is not. In all it
+    /// waits for locks no longer than `lock_wait`.
+    ///
+    /// # Errors
+    ///
+    /// Any of [`StoreError`].
+    pub fn open(path: &Path, lock_wait: Duration) -> Result<Store, StoreError> {
+        let identity = match file::examine(path)? {
+            Some(identity) => identity,
+            None => {
+                file::publish(path, |new| make(new, lock_wait))?;
+                file::examine(path)?.ok_or_else(|| missing(path))?
+            }
+        };
+        Store::connect(path, identity, lock_wait)
+    }
+
+    /// Opens the store at `path`; `None` if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// Any of [`StoreError`].
+    pub fn open_existing(path: &Path, lock_wait: Duration) -> Result<Option<Store>, StoreError> {
+        let Some(identity) = file::examine(path)? else {
+            return Ok(None);
+        };
+        Store::connect(path, identity, lock_wait).map(Some)
+    }
+
+    fn connect(
+        path: &Path,
+        identity: file::Identity,
+        lock_wait: Duration,
+    ) -> Result<Store, StoreError> {
+        let mut store = Store {
+            conn: connect(path, lock_wait).map_err(|error| from_sqlite(path, error))?,
+            path: path.to_owned(),
+            identity,
+            patience: lock_wait,
+        };
+        store.patient(|conn, path| check_version(conn, path))?;
+        Ok(store)
+    }
+
+    /// Whether the file at the store's path is still the one that is open: it may have been
+    /// replaced while a user was asked for a password.
+    pub fn is_current(&self) -> bool {
+        matches!(file::examine(&self.path), Ok(Some(identity)) if identity == self.identity)
+    }
+
+    /// The failures of all addresses inside the widest prefix that counts for `source`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`], [`StoreError::Sqlite`].
+    pub fn failures_near(
+        &mut self,
+        source: &Source,
+        curve: &Curve,
+    ) -> Result<Vec<Failures>, StoreError> {
+        self.patient(|conn, path| failures_near(conn, path, source, curve))
+    }
+
+    /// All failing addresses inside `prefix`, or everywhere, in the order of their keys.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`], [`StoreError::Sqlite`].
+    pub fn entries(&mut self, prefix: Option<&IpNet>) -> Result<Vec<Entry>, StoreError> {
+        let everywhere = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(u128::MAX));
+        let (first, last) = prefix.map_or(everywhere, key_range);
+        let family = prefix.map(|net| Family::of_key(key_range(net).0));
+        let entries = self.patient(|conn, path| entries(conn, path, first, last))?;
+        // Keys of IPv4 lie inside ::/0, but IPv4 addresses do not.
+        let same = |entry: &Entry| family.is_none_or(|f| f == Family::of_key(entry.failures.key));
+        Ok(entries.into_iter().filter(same).collect())
+    }
+
+    /// Starts the one kind of transaction that writes. The lock is held until it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`], [`StoreError::Sqlite`].
+    pub fn begin(&mut self) -> Result<Write<'_>, StoreError> {
+        let started = Instant::now();
+        let path = &self.path;
+        self.conn.busy_timeout(self.patience).map_err(|error| from_sqlite(path, error))?;
+        let begun = self.conn.transaction_with_behavior(TransactionBehavior::Immediate);
+        self.patience = self.patience.saturating_sub(started.elapsed());
+        Ok(Write::new(begun.map_err(|error| from_sqlite(path, error))?, path))
+    }
+
+    /// Folds the write-ahead log into the file when it has grown. Whoever cannot have the file for
+    /// himself at once leaves it to the next.
+    fn trim_log(&self) {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        if std::fs::metadata(log).is_ok_and(|log| log.len() > WAL_LIMIT) {
+            let _ = self.conn.busy_timeout(Duration::ZERO);
+            let _ = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
+    }
+
+    /// Runs something that may wait for a lock, and counts the wait.
+    fn patient<T>(
+        &mut self,
+        work: impl FnOnce(&Connection, &Path) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let started = Instant::now();
+        self.conn.busy_timeout(self.patience).map_err(|error| from_sqlite(&self.path, error))?;
+        let done = work(&self.conn, &self.path);
+        self.patience = self.patience.saturating_sub(started.elapsed());
+        done
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.trim_log();
+    }
+}
+
+fn connect(path: &Path, lock_wait: Duration) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW
+        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(lock_wait)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // The file is root's, but a restored or copied one may hold anything.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    conn.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0")?;
+    Ok(conn)
+}
+
+/// Fills a new, empty file.
+fn make(path: &Path, lock_wait: Duration) -> Result<(), StoreError> {
+    let fill = || {
+        let conn = connect(path, lock_wait)?;
+        conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        conn.execute_batch(&format!(
+            "BEGIN IMMEDIATE;
+             PRAGMA application_id = {APPLICATION_ID};
+             PRAGMA user_version = {SCHEMA_VERSION};
+             {SCHEMA}
+             COMMIT;"
+        ))?;
+        // All of it into the one file, which is about to get its name.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        conn.close().map_err(|(_, error)| error)
+    };
+    fill().map_err(|error| from_sqlite(path, error))
+}
+
+fn check_version(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+    let pragma = |name| conn.query_row(name, [], |row| row.get::<_, i64>(0));
+    let application = pragma("PRAGMA application_id").map_err(|error| from_sqlite(path, error))?;
+    if application != APPLICATION_ID {
+        return Err(StoreError::Foreign(path.to_owned()));
+    }
+    // There is no older version yet; the one that follows migrates from here.
+    match pragma("PRAGMA user_version").map_err(|error| from_sqlite(path, error))? {
+        SCHEMA_VERSION => Ok(()),
+        newer if newer > SCHEMA_VERSION => Err(StoreError::Newer(path.to_owned(), newer)),
+        _ => Err(StoreError::Foreign(path.to_owned())),
+    }
+}
+
+/// The rows of the widest prefix that counts for `source`.
+fn failures_near(
+    conn: &Connection,
+    path: &Path,
+    source: &Source,
+    curve: &Curve,
+) -> Result<Vec<Failures>, StoreError> {
+    let widest = source.prefix(*curve.lengths(source).start());
+    let (first, last) = key_range(&widest);
+    let select = || -> rusqlite::Result<Vec<Failures>> {
+        conn.prepare(
+            "SELECT address, level, at, open FROM failure WHERE address BETWEEN ?1 AND ?2",
+        )?
+        .query_map((first.octets(), last.octets()), failures)?
+        .collect()
+    };
+    select().map_err(|error| from_sqlite(path, error))
+}
+
+fn entries(
+    conn: &Connection,
+    path: &Path,
+    first: Ipv6Addr,
+    last: Ipv6Addr,
+) -> Result<Vec<Entry>, StoreError> {
+    let select = || -> rusqlite::Result<Vec<Entry>> {
+        conn.prepare(
+            "SELECT address, level, at, open, source, widest, narrowest FROM failure
+             WHERE address BETWEEN ?1 AND ?2 ORDER BY address",
+        )?
+        .query_map((first.octets(), last.octets()), |row| {
+            let lengths = (row.get(5)?, row.get(6)?);
+            Ok(Entry { failures: failures(row)?, source: row.get(4)?, lengths })
+        })?
+        .collect()
+    };
+    select().map_err(|error| from_sqlite(path, error))
+}
+
+/// The first four columns of a row.
+fn failures(row: &Row<'_>) -> rusqlite::Result<Failures> {
+    Ok(Failures {
+        key: Ipv6Addr::from(row.get::<_, [u8; 16]>(0)?),
+        level: row.get(1)?,
+        at: row.get(2)?,
+        open: row.get(3)?,
+    })
+}
+
+fn missing(path: &Path) -> StoreError {
+    StoreError::Io(path.to_owned(), std::io::Error::from(std::io::ErrorKind::NotFound))
+}
+
+fn from_sqlite(path: &Path, error: rusqlite::Error) -> StoreError {
+    let path = path.to_owned();
+    match &error {
+        rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Busy(path),
+            ErrorCode::CannotOpen if failure.extended_code == ffi::SQLITE_CANTOPEN_SYMLINK => {
+                StoreError::Unsafe(
+                    path,
+                    "a part of the path is a symbolic link; name the real path",
+                )
+            }
+            _ => StoreError::Sqlite(path, error),
+        },
+        _ => StoreError::Sqlite(path, error),
+    }
+}

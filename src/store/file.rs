@@ -1,0 +1,95 @@
+//! The file itself: whose it is, and how it comes into being.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use super::StoreError;
+use crate::sys::effective_user;
+
+/// Mode bits that let somebody else write.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Which file it is, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// Looks whether the store at `path` can be trusted; `None` if there is none. Only looks at it: a
+/// descriptor of the file that is closed again would drop the locks that SQLite holds.
+pub fn examine(path: &Path) -> Result<Option<Identity>, StoreError> {
+    let unsafe_file = |what| Err(StoreError::Unsafe(path.to_owned(), what));
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    examine_directory(directory)?;
+    let file = match fs::symlink_metadata(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::Io(path.to_owned(), error)),
+    };
+    if !file.is_file() {
+        return unsafe_file("not a regular file (a symbolic link is not followed)");
+    }
+    if is_foreign(file.uid()) {
+        return unsafe_file("belongs to somebody else than root");
+    }
+    if file.mode() & WRITABLE_BY_OTHERS != 0 {
+        return unsafe_file("may be written by others; expected mode 0600");
+    }
+    Ok(Some(Identity { device: file.dev(), inode: file.ino() }))
+}
+
+fn examine_directory(directory: &Path) -> Result<(), StoreError> {
+    let unsafe_directory = |what| Err(StoreError::Unsafe(directory.to_owned(), what));
+    let found = fs::symlink_metadata(directory)
+        .map_err(|error| StoreError::Io(directory.to_owned(), error))?;
+    if !found.is_dir() {
+        return unsafe_directory("not a directory (a symbolic link is not followed)");
+    }
+    if is_foreign(found.uid()) {
+        return unsafe_directory("belongs to somebody else than root");
+    }
+    if found.mode() & WRITABLE_BY_OTHERS != 0 {
+        return unsafe_directory("may be written by others; expected mode 0700");
+    }
+    Ok(())
+}
+
+fn is_foreign(owner: u32) -> bool {
+    owner != 0 && owner != effective_user()
+}
+
+/// Makes a new file beside `path`, lets `fill` fill it, and gives it its name only then, so that
+/// nobody ever sees it half done. If another process was faster, its file stays.
+pub fn publish(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut new = path.to_owned().into_os_string();
+    // Not the process number: two processes in different namespaces may have the same.
+    new.push(format!(".new-{:016x}", RandomState::new().hash_one(0)));
+    let new = Path::new(&new);
+    let done = create(new)
+        .map_err(|error| StoreError::Io(path.to_owned(), error))
+        .and_then(|()| fill(new))
+        .and_then(|()| link(new, path).map_err(|error| StoreError::Io(path.to_owned(), error)));
+    // Linked or failed: either way the temporary name goes.
+    let _ = fs::remove_file(new);
+    done
+}
+
+/// An empty file of mode 0600, whatever the umask.
+fn create(path: &Path) -> io::Result<()> {
+    let file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))
+}
+
+fn link(new: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(new, path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,130 @@
+//! What libpam and libc have and no safe crate gives: the only file with unsafe code.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::{CStr, CString, c_char, c_int};
+
+use ::pam::constants::PamResultCode;
+use ::pam::items::AuthTok;
+use ::pam::module::PamHandle;
+use zeroize::Zeroizing;
+
+use crate::guard::Ticket;
+
+/// The six hooks that libpam looks for, each guarded against panics and null pointers.
+#[allow(missing_docs, reason = "the names and the contract are libpam's")]
+mod hooks {
+    use crate::pam::Module;
+    ::pam::pam_hooks!(Module);
+}
+
+const PAM_AUTHTOK: c_int = 6;
+
+#[link(name = "pam")]
+unsafe extern "C" {
+    fn pam_get_authtok(
+        pamh: *mut PamHandle,
+        item: c_int,
+        authtok: *mut *const c_char,
+        prompt: *const c_char,
+    ) -> c_int;
+    fn pam_getenv(pamh: *mut PamHandle, name: *const c_char) -> *const c_char;
+    fn pam_syslog(pamh: *const PamHandle, priority: c_int, format: *const c_char, ...);
+}
+
+/// The charge that one transaction made, kept in its handle from `auth` to `account`.
+pub struct Charge {
+    /// What to refund; taken by the first refund.
+    pub ticket: Cell<Option<Ticket>>,
+    /// Whether this module was the first of its stack to ask for the password.
+    pub prompted: bool,
+}
+
+/// The calls that `pam-bindings` leaves out.
+pub trait PamExt {
+    /// The password, asked for unless a module before has done so.
+    ///
+    /// # Errors
+    ///
+    /// The conversation gave none.
+    fn authtok(&mut self) -> Result<Zeroizing<Vec<u8>>, PamResultCode>;
+
+    /// Whether a module has asked for the password already.
+    fn has_authtok(&self) -> bool;
+
+    /// A variable of the PAM environment.
+    fn env(&mut self, name: &CStr) -> Option<Vec<u8>>;
+
+    /// Writes a line to syslog, with the name of the module and the service before it. Control
+    /// characters become `?`.
+    fn log(&self, priority: c_int, line: &str);
+
+    /// Keeps a charge under `name` until the transaction ends or another takes its place.
+    ///
+    /// # Errors
+    ///
+    /// Out of memory.
+    fn keep_charge(&mut self, name: &str, charge: Charge) -> Result<(), PamResultCode>;
+
+    /// The charge kept under `name`.
+    fn charge(&self, name: &str) -> Option<&Charge>;
+}
+
+impl PamExt for PamHandle {
+    fn authtok(&mut self) -> Result<Zeroizing<Vec<u8>>, PamResultCode> {
+        let mut token = std::ptr::null();
+        // SAFETY: `self` is the live handle that libpam gave us, `token` is a valid place for the
+        // result, and a null prompt means the default one.
+        let code = unsafe { pam_get_authtok(self, PAM_AUTHTOK, &raw mut token, std::ptr::null()) };
+        match PamResultCode::try_from(code) {
+            Ok(PamResultCode::PAM_SUCCESS) if !token.is_null() => {
+                // SAFETY: on success `token` is a C string that libpam owns; it is copied before
+                // any other call.
+                Ok(Zeroizing::new(unsafe { CStr::from_ptr(token) }.to_bytes().to_vec()))
+            }
+            Ok(PamResultCode::PAM_SUCCESS) | Err(_) => Err(PamResultCode::PAM_AUTHTOK_ERR),
+            Ok(code) => Err(code),
+        }
+    }
+
+    fn has_authtok(&self) -> bool {
+        matches!(self.get_item::<AuthTok>(), Ok(Some(_)))
+    }
+
+    fn env(&mut self, name: &CStr) -> Option<Vec<u8>> {
+        // SAFETY: live handle, valid C string.
+        let value = unsafe { pam_getenv(self, name.as_ptr()) };
+        // SAFETY: non-null means a C string that libpam owns; it is copied at once.
+        (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes().to_vec())
+    }
+
+    fn log(&self, priority: c_int, line: &str) {
+        let line: Vec<u8> =
+            line.bytes().map(|byte| if byte.is_ascii_control() { b'?' } else { byte }).collect();
+        let Ok(line) = CString::new(line) else { return };
+        // SAFETY: live handle; the constant format takes exactly one C string.
+        unsafe { pam_syslog(self, priority, c"%s".as_ptr(), line.as_ptr()) };
+    }
+
+    fn keep_charge(&mut self, name: &str, charge: Charge) -> Result<(), PamResultCode> {
+        self.set_data(&data_name(name), Box::new(charge))
+    }
+
+    fn charge(&self, name: &str) -> Option<&Charge> {
+        // SAFETY: names made by `data_name` are only ever given to `keep_charge` of this very
+        // version, so that what is stored there is a `Charge`.
+        unsafe { self.get_data(&data_name(name)) }.ok()
+    }
+}
+
+/// Names of module data are shared by all modules of a transaction, and after an upgrade two
+/// versions of this one may be in the same process: the version keeps their types apart.
+fn data_name(name: &str) -> String {
+    format!("pam_prefixquota-{}:{name}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The user as whom this process acts; 0 is root.
+pub fn effective_user() -> u32 {
+    // SAFETY: geteuid(2) has no preconditions and cannot fail.
+    unsafe { libc::geteuid() }
+}
