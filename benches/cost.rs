@@ -1,1 +1,2 @@
+//! The cost of an attempt, measured against peers.
 fn main() {}

@@ -152,8 +152,9 @@ pub fn locate(
     })
 }
 
-/// Reads an address as a client may be written: in brackets, with a port, with a zone.
-fn parse_host(host: &[u8]) -> Option<IpAddr> {
+/// Reads an address as a client may be written: in brackets, with a port, with a zone. `None` for
+/// anything else, names included.
+pub fn parse_host(host: &[u8]) -> Option<IpAddr> {
     let host = std::str::from_utf8(host).ok()?;
     if let Some(rest) = host.strip_prefix('[') {
         let (inside, port) = rest.split_once(']')?;

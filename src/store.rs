@@ -141,7 +141,7 @@ impl Store {
             identity,
             patience: lock_wait,
         };
-        store.patient(|conn, path| check_version(conn, path))?;
+        store.patient(check_version)?;
         Ok(store)
     }
 

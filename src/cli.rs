@@ -1,0 +1,191 @@
+//! The subcommands. Each turns its arguments into a [`Report`], which is shown as text for people
+//! or as JSON for programs.
+
+pub mod args;
+mod edit;
+mod show;
+mod stacks;
+mod tree;
+
+use std::path::Path;
+use std::time::Duration;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use pam_prefixquota::config::{Config, Place, Settings};
+use pam_prefixquota::guard::{Guard, SystemClock};
+use pam_prefixquota::rules::Rules;
+use pam_prefixquota::source::{Source, parse_host};
+use pam_prefixquota::store::{Store, StoreError};
+use serde_json::Value;
+
+use args::{Args, Command, Format};
+
+/// What a subcommand has to say.
+pub struct Report {
+    text: String,
+    json: Value,
+    /// The exit status: 0, or 1 for "denied".
+    pub status: u8,
+}
+
+impl Report {
+    fn new(text: impl Into<String>, json: Value) -> Report {
+        Report { text: text.into(), json, status: 0 }
+    }
+
+    fn denied_if(mut self, denied: bool) -> Report {
+        self.status = u8::from(denied);
+        self
+    }
+
+    /// The report in the form asked for, ending in a newline.
+    pub fn show(&self, format: Format) -> String {
+        let mut shown = match format {
+            Format::Text => self.text.clone(),
+            Format::Json => self.json.to_string(),
+        };
+        if !shown.is_empty() && !shown.ends_with('\n') {
+            shown.push('\n');
+        }
+        shown
+    }
+}
+
+/// Runs one subcommand.
+///
+/// # Errors
+///
+/// One sentence.
+pub fn run(args: &Args) -> Result<Report, String> {
+    let context = || Context::new(args);
+    match &args.command {
+        Command::Status => show::status(&context()?),
+        Command::Check { address, all } => show::check(&context()?, address, *all),
+        Command::Top { limit } => show::top(&context()?, *limit),
+        Command::List { prefix } => show::list(&context()?, prefix.as_deref()),
+        Command::Policy => Ok(show::policy(&context()?)),
+        Command::Record { address } => edit::record(&context()?, address),
+        Command::Forgive { prefix } => edit::forgive(&context()?, prefix),
+        Command::Config { example: true } => Ok(show::example()),
+        Command::Config { example: false } => Ok(show::config(&context()?)),
+        Command::Enable { service, dry_run, pam_dir } => stacks::enable(pam_dir, service, *dry_run),
+        Command::Disable { service, dry_run, pam_dir } => {
+            stacks::disable(pam_dir, service, *dry_run)
+        }
+    }
+}
+
+/// What every subcommand works with.
+struct Context {
+    config: Config,
+    rules: Rules,
+}
+
+impl Context {
+    /// Reads the settings; unlike the module, the command refuses to go on with wrong ones.
+    fn new(args: &Args) -> Result<Context, String> {
+        let mut config = Config::load(args.config.as_deref(), &[]);
+        if let Some(database) = &args.database {
+            config.set("database", &absolute(database)?, Place::Argument);
+        }
+        if let Some(problem) = config.problems.first() {
+            return Err(problem.to_string());
+        }
+        let rules = config.settings.rules();
+        Ok(Context { config, rules })
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.config.settings
+    }
+
+    fn guard(&self) -> Guard<'_> {
+        Guard::new(self.settings(), &self.rules, &SystemClock)
+    }
+
+    /// The store, made if it is not there yet.
+    fn store(&self) -> Result<Store, String> {
+        Store::open(&self.settings().database, self.lock_wait()).map_err(|e| readable(&e))
+    }
+
+    /// The store, if there is one: who only looks makes none.
+    fn existing_store(&self) -> Result<Option<Store>, String> {
+        match Store::open_existing(&self.settings().database, self.lock_wait()) {
+            // No directory either: nothing was ever counted here.
+            Err(StoreError::Io(_, error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            other => other.map_err(|error| readable(&error)),
+        }
+    }
+
+    fn lock_wait(&self) -> Duration {
+        Duration::from_millis(self.settings().lock_wait.unsigned_abs())
+    }
+
+    /// The source that an address given by a person counts as.
+    fn source(&self, address: &str) -> Result<Source, String> {
+        let parsed = parse_host(address.as_bytes()).ok_or_else(|| {
+            format!(
+                "\"{address}\" is not an address: expected for example 2001:db8::1 or 192.0.2.7"
+            )
+        })?;
+        Ok(Source::of(parsed, &self.settings().nat64))
+    }
+}
+
+fn absolute(path: &Path) -> Result<String, String> {
+    let absolute = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(absolute.display().to_string())
+}
+
+fn readable(error: &StoreError) -> String {
+    match error {
+        StoreError::Io(_, cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+            format!("{error}; the store is root's, try sudo")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Rows in aligned columns, under a header if there is one.
+fn table<R: IntoIterator<Item = String>>(
+    header: &[&str],
+    rows: impl IntoIterator<Item = R>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if !header.is_empty() {
+        table.set_header(header.iter().copied());
+    }
+    for row in rows {
+        table.add_row(row.into_iter().collect::<Vec<_>>());
+    }
+    table.lines().map(|line| line.trim().to_owned() + "\n").collect()
+}
+
+/// A count as people read it.
+fn shown_count(count: f64) -> String {
+    format!("{count:.1}")
+}
+
+/// A count for programs: three places are more than a decaying count is good for.
+fn json_count(count: f64) -> Value {
+    ((count * 1000.0).round() / 1000.0).into()
+}
+
+/// Milliseconds as whole seconds, rounded up: who waits that long is let in.
+fn seconds(milliseconds: i64) -> i64 {
+    milliseconds.saturating_add(999) / 1_000
+}
+
+/// A time to wait as people read it: `42m`, `1h 5m`, `now`.
+fn shown_wait(milliseconds: i64) -> String {
+    match seconds(milliseconds) {
+        ..=0 => "now".to_owned(),
+        s @ 1..=119 => format!("{s}s"),
+        s @ 120..=7_199 => format!("{}m", (s + 59) / 60),
+        s @ 7_200..=172_799 => format!("{}h {}m", s / 3_600, s % 3_600 / 60),
+        s => format!("{}d {}h", s / 86_400, s % 86_400 / 3_600),
+    }
+}

@@ -1,0 +1,70 @@
+//! Subcommands that change the counts.
+
+use pam_prefixquota::decay;
+use pam_prefixquota::decide::Refusal;
+use pam_prefixquota::guard::{Admission, Clock, SystemClock};
+use pam_prefixquota::source::parse_prefix;
+use serde_json::json;
+
+use super::{Context, Report, json_count, shown_count, shown_wait};
+
+/// `record ADDRESS`.
+pub fn record(context: &Context, address: &str) -> Result<Report, String> {
+    let source = context.source(address)?;
+    let mut store = context.store()?;
+    let admission =
+        context.guard().record(&mut store, &source).map_err(|error| error.to_string())?;
+    let (recorded, denied, sentence) = match admission {
+        Admission::Charged(_) => (true, false, format!("Counted one failure of {source}.")),
+        Admission::Exempt => (false, false, format!("{source} is exempt; not counted.")),
+        Admission::Refused(Refusal::Rule(rule)) => {
+            (false, true, format!("{source} is denied by the rule \"deny {rule}\"; not counted."))
+        }
+        Admission::Refused(Refusal::Full(full)) => {
+            let sentence = format!(
+                "{source} is denied already: {} has {} of {} failures, room again in {}; not counted.",
+                full.prefix,
+                shown_count(full.count),
+                full.quota,
+                shown_wait(full.wait)
+            );
+            (false, true, sentence)
+        }
+    };
+    let json = json!({
+        "source": source.to_string(),
+        "recorded": recorded,
+        "admitted": !denied,
+        "reason": sentence,
+    });
+    Ok(Report::new(sentence, json).denied_if(denied))
+}
+
+/// `forgive PREFIX`.
+pub fn forgive(context: &Context, prefix: &str) -> Result<Report, String> {
+    let prefix = parse_prefix(prefix)?;
+    let (mut addresses, mut failures) = (0, 0.0);
+    if let Some(mut store) = context.existing_store()? {
+        let now = SystemClock.now();
+        let forgiven = store.entries(Some(&prefix)).map_err(|error| error.to_string())?;
+        addresses = forgiven.len();
+        failures = forgiven
+            .iter()
+            .map(|e| {
+                decay::remaining(e.failures.level, e.failures.at, now, context.settings().half_life)
+            })
+            .sum();
+        let mut forgive = || store.begin()?.forgive(&prefix)?.commit();
+        forgive().map_err(|error| error.to_string())?;
+    }
+    let text = match addresses {
+        0 => format!("Nothing to forgive in {prefix}."),
+        _ => format!("Forgave {failures:.1} failures of {addresses} addresses in {prefix}."),
+    };
+    let json = json!({
+        "prefix": prefix.to_string(),
+        "addresses": addresses,
+        "failures": json_count(failures),
+    });
+    Ok(Report::new(text, json))
+}

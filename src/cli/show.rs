@@ -1,0 +1,244 @@
+//! Subcommands that only look.
+
+use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
+use pam_prefixquota::config::{SETTINGS, example as example_file};
+use pam_prefixquota::decay;
+use pam_prefixquota::decide::{Refusal, Standing, Tally, Verdict};
+use pam_prefixquota::guard::{Clock, SystemClock};
+use pam_prefixquota::source::{Family, parse_prefix};
+use pam_prefixquota::store::Entry;
+use serde_json::{Value, json};
+
+use super::{Context, Report, json_count, seconds, shown_count, shown_wait, table, tree};
+
+/// `status`.
+pub fn status(context: &Context) -> Result<Report, String> {
+    let settings = context.settings();
+    let now = SystemClock.now();
+    let size = std::fs::metadata(&settings.database).map(|file| file.len()).ok();
+    let entries = entries(context, None)?;
+    let failures = entries.iter().fold(0.0, |sum, entry| sum + left(entry, context, now));
+    let full = tree::standings(&entries, settings, now).iter().filter(|s| s.wait > 0).count();
+    let store = match size {
+        Some(size) => format!("{} ({} kB)", settings.database.display(), size.div_ceil(1_000)),
+        None => format!("{} (not there yet: nothing was counted)", settings.database.display()),
+    };
+    let enforcing = if settings.enforcing { "yes" } else { "no (nothing is denied)" };
+    let rows = [
+        ["store".to_owned(), store],
+        ["addresses".to_owned(), format!("{} with {failures:.1} failures", entries.len())],
+        ["full prefixes".to_owned(), full.to_string()],
+        ["enforcing".to_owned(), enforcing.to_owned()],
+    ];
+    let json = json!({
+        "database": settings.database,
+        "exists": size.is_some(),
+        "size_bytes": size,
+        "addresses": entries.len(),
+        "failures": json_count(failures),
+        "full_prefixes": full,
+        "enforcing": settings.enforcing,
+    });
+    Ok(Report::new(table(&[], rows), json))
+}
+
+/// `check ADDRESS`.
+pub fn check(context: &Context, address: &str, all: bool) -> Result<Report, String> {
+    let source = context.source(address)?;
+    let guard = context.guard();
+    let tally = match context.existing_store()? {
+        Some(mut store) => guard.tally(&mut store, &source).map_err(|error| error.to_string())?,
+        None => Tally::new(&source, &[], SystemClock.now(), context.settings().pace()),
+    };
+    let standings = guard.standings(&source, &tally);
+    let verdict = guard.by_rule(&source).unwrap_or_else(|| guard.by_count(&source, &tally));
+    let tightest = tightest(&standings);
+    let (decisive, rule) = match verdict {
+        Verdict::Deny(Refusal::Full(full)) | Verdict::Wait(full) => (Some(full), None),
+        Verdict::Deny(Refusal::Rule(prefix)) => (None, Some(prefix)),
+        Verdict::Exempt => (None, None),
+        Verdict::Admit => (tightest, None),
+    };
+    let denied = matches!(verdict, Verdict::Deny(_) | Verdict::Wait(_));
+    let sentence = match (&verdict, decisive, rule) {
+        (Verdict::Exempt, _, _) => format!("{source} is exempt: neither counted nor denied."),
+        (_, _, Some(rule)) => format!("{source} is denied by the rule \"deny {rule}\"."),
+        (_, Some(full), _) if denied => format!(
+            "{source} is denied: {} has {} of {} failures; room again in {}. To lift it: \
+             prefixquota forgive {}",
+            full.prefix,
+            shown_count(full.count),
+            full.quota,
+            shown_wait(full.wait),
+            full.prefix
+        ),
+        _ => format!("{source} is admitted: every covering prefix has room."),
+    };
+    let shown = standings.iter().rev().filter(|s| all || changes(s, &standings));
+    let rows = shown.map(|s| standing_row(s));
+    let text = format!("{sentence}\n\n{}", table(&STANDING_HEADER, rows));
+    let json = json!({
+        "source": source.to_string(),
+        "admitted": !denied,
+        "prefix": decisive.map(|s| s.prefix).or(rule).map(|p| p.to_string()),
+        "count": decisive.map(|s| json_count(s.count)),
+        "quota": decisive.map(|s| s.quota),
+        "retry_after_s": decisive.map_or(Some(0).filter(|_| !denied), |s| Some(seconds(s.wait))),
+        "reason": sentence,
+    });
+    Ok(Report::new(text, json).denied_if(denied))
+}
+
+/// Whether this prefix has more failures than the next narrower one; the narrowest always counts.
+fn changes(standing: &Standing, standings: &[Standing]) -> bool {
+    let length = standing.prefix.prefix_len();
+    let narrower = standings.iter().find(|other| other.prefix.prefix_len() == length + 1);
+    narrower.is_none_or(|other| standing.count > other.count + decay::TOLERANCE)
+}
+
+/// The prefix nearest to its quota.
+fn tightest(standings: &[Standing]) -> Option<Standing> {
+    standings.iter().copied().max_by(|a, b| share(a).total_cmp(&share(b)))
+}
+
+fn share(standing: &Standing) -> f64 {
+    standing.count / f64::from(standing.quota)
+}
+
+/// `top`.
+pub fn top(context: &Context, limit: usize) -> Result<Report, String> {
+    let entries = entries(context, None)?;
+    let mut standings = tree::standings(&entries, context.settings(), SystemClock.now());
+    standings.sort_by(|a, b| share(b).total_cmp(&share(a)));
+    standings.truncate(limit);
+    let text = if standings.is_empty() {
+        "No failures are counted now.".to_owned()
+    } else {
+        table(&STANDING_HEADER, standings.iter().map(standing_row))
+    };
+    Ok(Report::new(text, standings.iter().map(standing_json).collect()))
+}
+
+const STANDING_HEADER: [&str; 4] = ["prefix", "failures", "quota", "next try"];
+
+fn standing_row(standing: &Standing) -> Vec<String> {
+    let style = if standing.wait > 0 {
+        Style::new().fg_color(Some(AnsiColor::Red.into()))
+    } else {
+        Style::new()
+    };
+    vec![
+        standing.prefix.to_string(),
+        shown_count(standing.count),
+        standing.quota.to_string(),
+        format!("{style}{}{style:#}", shown_wait(standing.wait)),
+    ]
+}
+
+fn standing_json(standing: &Standing) -> Value {
+    json!({
+        "prefix": standing.prefix.to_string(),
+        "count": json_count(standing.count),
+        "quota": standing.quota,
+        "full": standing.wait > 0,
+        "retry_after_s": seconds(standing.wait),
+    })
+}
+
+/// `list [PREFIX]`.
+pub fn list(context: &Context, prefix: Option<&str>) -> Result<Report, String> {
+    let prefix = prefix.map(parse_prefix).transpose()?;
+    let now = SystemClock.now();
+    let mut found: Vec<(f64, Entry)> = entries(context, prefix.as_ref())?
+        .into_iter()
+        .map(|e| (left(&e, context, now), e))
+        .collect();
+    found.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let text = if found.is_empty() {
+        "No failures are counted now.".to_owned()
+    } else {
+        let rows = found.iter().map(|(count, entry)| {
+            [entry.source.clone(), shown_count(*count), local_time(entry.failures.at)]
+        });
+        table(&["source", "failures", "last attempt"], rows)
+    };
+    let json = found
+        .iter()
+        .map(|(count, entry)| {
+            json!({
+                "source": entry.source,
+                "count": json_count(*count),
+                "last_unix_ms": entry.failures.at,
+            })
+        })
+        .collect();
+    Ok(Report::new(text, json))
+}
+
+/// `policy`.
+pub fn policy(context: &Context) -> Report {
+    let settings = context.settings();
+    let mut rows = Vec::new();
+    let mut json = Vec::new();
+    for family in Family::ALL {
+        let curve = settings.curve(family);
+        for length in (curve.widest..=family.bits()).rev() {
+            let quota = curve.quota(length);
+            let wait = decay::wait(f64::from(quota), quota, settings.half_life);
+            rows.push([
+                format!("IPv{} /{length}", family.number()),
+                quota.to_string(),
+                shown_wait(wait),
+                (86_400_000 / wait.max(1)).to_string(),
+            ]);
+            json.push(json!({"family": family.number(), "length": length, "quota": quota}));
+        }
+    }
+    let header = ["prefix", "quota", "next try when full", "tries a day then"];
+    Report::new(table(&header, rows), json.into())
+}
+
+/// `config`.
+pub fn config(context: &Context) -> Report {
+    let settings = context.settings();
+    let shown: Vec<_> = SETTINGS
+        .iter()
+        .zip(context.config.places())
+        .map(|(setting, place)| (setting, setting.show(settings), place.to_string()))
+        .collect();
+    let rows = shown
+        .iter()
+        .map(|(setting, value, place)| [setting.name.to_owned(), value.clone(), place.clone()]);
+    let json = shown
+        .iter()
+        .map(|(setting, value, place)| {
+            json!({"name": setting.name, "value": value, "default": setting.default, "from": place})
+        })
+        .collect();
+    Report::new(table(&["setting", "value", "from"], rows), json)
+}
+
+/// `config --example`.
+pub fn example() -> Report {
+    Report::new(example_file(), json!({ "example": example_file() }))
+}
+
+fn entries(context: &Context, prefix: Option<&ipnet::IpNet>) -> Result<Vec<Entry>, String> {
+    let Some(mut store) = context.existing_store()? else { return Ok(Vec::new()) };
+    let mut entries = store.entries(prefix).map_err(|error| error.to_string())?;
+    let now = SystemClock.now();
+    entries.retain(|entry| left(entry, context, now) >= decay::FADED);
+    Ok(entries)
+}
+
+fn left(entry: &Entry, context: &Context, now: i64) -> f64 {
+    decay::remaining(entry.failures.level, entry.failures.at, now, context.settings().half_life)
+}
+
+fn local_time(unix_ms: i64) -> String {
+    let zone = jiff::tz::TimeZone::system();
+    Timestamp::from_millisecond(unix_ms)
+        .map(|time| time.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string())
+        .unwrap_or_else(|_| unix_ms.to_string())
+}

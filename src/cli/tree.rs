@@ -1,0 +1,52 @@
+//! The prefixes that are worth showing, out of all that cover some failing address.
+
+use pam_prefixquota::config::Settings;
+use pam_prefixquota::decay;
+use pam_prefixquota::decide::Standing;
+use pam_prefixquota::source::{Family, prefix_of};
+use pam_prefixquota::store::Entry;
+
+/// Every prefix that holds something its halves do not: the failing addresses themselves, and each
+/// prefix in which two branches meet. A wider one with the same addresses only has more room.
+///
+/// `entries` must be in the order of their keys.
+pub fn standings(entries: &[Entry], settings: &Settings, now: i64) -> Vec<Standing> {
+    let mut found = Vec::new();
+    for group in entries.chunk_by(|a, b| kind(a) == kind(b)) {
+        branch(group, settings, now, &mut found);
+    }
+    found
+}
+
+/// Entries of different families, or with different lengths that count, never meet.
+fn kind(entry: &Entry) -> (Family, (u8, u8)) {
+    (Family::of_key(entry.failures.key), entry.lengths)
+}
+
+/// Adds the longest prefix that covers all of `entries`, then goes into its two halves. Returns
+/// their failures.
+fn branch(entries: &[Entry], settings: &Settings, now: i64, found: &mut Vec<Standing>) -> f64 {
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return 0.0 };
+    let key = first.failures.key;
+    let family = Family::of_key(key);
+    let shared = (key.to_bits() ^ last.failures.key.to_bits()).leading_zeros();
+    let count = if entries.len() == 1 {
+        let row = first.failures;
+        decay::remaining(row.level, row.at, now, settings.half_life)
+    } else {
+        // The bit after the shared ones tells the halves apart.
+        let bit = 1_u128 << 127_u32.saturating_sub(shared);
+        let middle = entries.partition_point(|entry| entry.failures.key.to_bits() & bit == 0);
+        let (low, high) = entries.split_at(middle);
+        branch(low, settings, now, found) + branch(high, settings, now, found)
+    };
+    let curve = settings.curve(family);
+    let own = u32::from(128 - family.bits());
+    let length = u8::try_from(shared.saturating_sub(own)).unwrap_or(0).min(first.lengths.1);
+    if length >= curve.widest.max(first.lengths.0) {
+        let quota = curve.quota(length);
+        let wait = decay::wait(count, quota, settings.half_life);
+        found.push(Standing { prefix: prefix_of(key, length), count, quota, wait });
+    }
+    count
+}
