@@ -76,7 +76,7 @@ pub fn check(context: &Context, address: &str, all: bool) -> Result<Report, Stri
         _ => format!("{source} is admitted: every covering prefix has room."),
     };
     let shown = standings.iter().rev().filter(|s| all || changes(s, &standings));
-    let rows = shown.map(|s| standing_row(s));
+    let rows = shown.map(standing_row);
     let text = format!("{sentence}\n\n{}", table(&STANDING_HEADER, rows));
     let json = json!({
         "source": source.to_string(),

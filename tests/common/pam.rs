@@ -103,8 +103,7 @@ pub struct Pam {
 impl Pam {
     /// `pam_start` for `user`, who answers each prompt with `password` (`None` hangs up).
     pub fn start(confdir: &Path, service: &str, user: &[u8], password: Option<&[u8]>) -> Pam {
-        let mut talk =
-            Box::new(Talk { password: password.map(<[u8]>::to_vec), ..Talk::default() });
+        let mut talk = Box::new(Talk { password: password.map(<[u8]>::to_vec), ..Talk::default() });
         let conv = Conv { function: converse, data: ptr::from_mut(talk.as_mut()).cast() };
         let service = CString::new(service).unwrap();
         let user = CString::new(user).unwrap();
