@@ -1,6 +1,7 @@
 //! The kinds of programs that call the module: threads, forks, long-lived workers, callers that are
 //! not root, and the file that they load.
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::indexing_slicing, clippy::print_stderr)]
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! The module through libpam: what it answers, charges and refunds, and what hostile callers and
 //! clients cannot make it do.
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::indexing_slicing, clippy::print_stderr)]
 
 mod common;
 
@@ -306,7 +307,8 @@ fn without_enforcing_nothing_is_denied_and_counts_stay_true() {
 
 #[test]
 fn an_unusable_store_is_answered_as_on_error_says() {
-    let spoils: [(&str, fn(&Lab)); 4] = [
+    type Spoil = fn(&Lab);
+    let spoils: [(&str, Spoil); 4] = [
         ("directory missing", |lab| {
             let arguments = lab.arguments("").replace("q.db", "missing/deep/q.db");
             write_stack(lab.dir.path(), "wrong", &stack(&arguments, "perm_denied"));

@@ -1,6 +1,7 @@
 //! The store, held against a naive model under random operations, and its edges: who may own it,
 //! what a refused attempt leaves, how rows go, what people see with `sqlite3`.
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::indexing_slicing, clippy::print_stderr)]
 
 mod common;
 
@@ -101,7 +102,7 @@ enum Step {
     Guess(IpAddr),
     RightPassword(IpAddr),
     Pass(i64),
-    StepBack(i64),
+    SetBack(i64),
     Forgive(IpAddr, u8),
 }
 
@@ -117,7 +118,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => address.clone().prop_map(Step::Guess),
         3 => address.clone().prop_map(Step::RightPassword),
         3 => (0..HOUR).prop_map(Step::Pass),
-        1 => (0..HOUR).prop_map(Step::StepBack),
+        1 => (0..HOUR).prop_map(Step::SetBack),
         1 => (address, 16..=32_u8).prop_map(|(address, length)| Step::Forgive(address, length)),
     ];
     prop::collection::vec(step, 1..80)
@@ -190,7 +191,7 @@ proptest! {
                     }
                 }
                 Step::Pass(time) => lab.pass(time),
-                Step::StepBack(back) => {
+                Step::SetBack(back) => {
                     // Everything the store holds is looked at, so that it notices.
                     model.step_back(now, back, half_life);
                     decay_to(&lab, now);

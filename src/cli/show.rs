@@ -190,7 +190,7 @@ pub fn policy(context: &Context) -> Report {
                 format!("IPv{} /{length}", family.number()),
                 quota.to_string(),
                 shown_wait(wait),
-                (86_400_000 / wait.max(1)).to_string(),
+                format!("{:.0}", 86_400_000.0 / wait.max(1) as f64),
             ]);
             json.push(json!({"family": family.number(), "length": length, "quota": quota}));
         }

@@ -1,5 +1,6 @@
 //! What the tests of the module share: where the module is, and the harness that drives it.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::print_stderr)]
 
 pub mod book;
 pub mod pam;

@@ -1,0 +1,278 @@
+//! The command, run as a person or a program runs it.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::indexing_slicing, clippy::print_stderr)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use pam_prefixquota::config::SETTINGS;
+use serde_json::Value;
+
+struct Lab {
+    dir: tempfile::TempDir,
+}
+
+/// What a run left: exit status, standard output and standard error.
+struct Run {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+impl Run {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
+    }
+}
+
+impl Lab {
+    fn new() -> Lab {
+        let lab = Lab { dir: common::private_dir() };
+        fs::write(lab.path("settings"), format!("database = {}\nsettle = 0s\n", lab.path("q.db")))
+            .unwrap();
+        lab
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        let mut command = common::command();
+        command.arg("--config").arg(self.path("settings")).args(arguments);
+        let output = command.output().unwrap();
+        Run {
+            status: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        self.run(&[arguments, &["--format", "json"]].concat()).json()
+    }
+
+    fn record(&self, address: &str, times: usize) {
+        for _ in 0..times {
+            assert_eq!(self.run(&["record", address]).status, 0);
+        }
+    }
+}
+
+#[test]
+fn check_says_admitted_or_denied_and_why() {
+    let lab = Lab::new();
+    let before = lab.run(&["check", "2001:db8::1"]);
+    assert_eq!(before.status, 0);
+    assert!(before.out.starts_with("2001:db8::1 is admitted"), "{}", before.out);
+    assert!(!Path::new(&lab.path("q.db")).exists(), "who only looks makes no store");
+    lab.record("2001:db8::1", 2);
+    let denied = lab.run(&["check", "2001:db8::1"]);
+    assert_eq!(denied.status, 1);
+    let sentence = "2001:db8::1 is denied: 2001:db8::1/128 has 2.0 of 2 failures; room again in \
+                    60m. To lift it: prefixquota forgive 2001:db8::1/128\n";
+    assert!(denied.out.starts_with(sentence), "{}", denied.out);
+    let json = lab.json(&["check", "2001:db8::1"]);
+    assert_eq!(json["source"], "2001:db8::1");
+    assert_eq!(json["admitted"], false);
+    assert_eq!(json["prefix"], "2001:db8::1/128");
+    assert_eq!(json["quota"], 2);
+    assert!(json["count"].as_f64().unwrap() > 1.9);
+    assert!((3_590..=3_600).contains(&json["retry_after_s"].as_i64().unwrap()));
+    let json = lab.json(&["check", "::ffff:192.0.2.1"]);
+    assert_eq!((&json["source"], &json["admitted"]), (&"192.0.2.1".into(), &true.into()));
+    assert_eq!(json["retry_after_s"], 0);
+    let all = lab.run(&["check", "2001:db8::2", "--all"]);
+    assert_eq!(all.out.lines().count(), 3 + 97, "{}", all.out);
+}
+
+#[test]
+fn check_names_the_rule_that_decides() {
+    let lab = Lab::new();
+    let mut settings = fs::read_to_string(lab.path("settings")).unwrap();
+    settings.push_str("deny = 2001:db8::/32\nexempt = 2001:db8:1::/48\n");
+    fs::write(lab.path("settings"), settings).unwrap();
+    let denied = lab.run(&["check", "2001:db8::1"]);
+    assert_eq!(denied.status, 1);
+    assert!(denied.out.starts_with("2001:db8::1 is denied by the rule \"deny 2001:db8::/32\"."));
+    assert_eq!(lab.json(&["check", "2001:db8::1"])["prefix"], "2001:db8::/32");
+    let exempt = lab.run(&["check", "2001:db8:1::1"]);
+    assert_eq!((exempt.status, exempt.out.contains("is exempt")), (0, true));
+}
+
+#[test]
+fn record_counts_until_the_quota_and_forgive_takes_it_back() {
+    let lab = Lab::new();
+    lab.record("192.0.2.1", 10);
+    let full = lab.run(&["record", "192.0.2.1"]);
+    assert_eq!(full.status, 1);
+    assert!(full.out.contains("192.0.2.1/32 has 10.0 of 10 failures"), "{}", full.out);
+    assert_eq!(lab.json(&["record", "192.0.2.1"])["recorded"], false);
+    let forgiven = lab.json(&["forgive", "192.0.2.0/24"]);
+    assert_eq!((&forgiven["addresses"], &forgiven["prefix"]), (&1.into(), &"192.0.2.0/24".into()));
+    assert!(lab.run(&["forgive", "192.0.2.1"]).out.starts_with("Nothing to forgive"));
+    assert_eq!(lab.json(&["record", "192.0.2.1"])["recorded"], true);
+    assert!(lab.run(&["record", "127.0.0.1"]).out.contains("exempt"));
+}
+
+#[test]
+fn top_lists_the_nearest_to_full_and_no_mere_repetition() {
+    let lab = Lab::new();
+    lab.record("2001:db8::1", 2);
+    lab.record("2001:db8:0:1::1", 1);
+    lab.record("198.51.100.7", 3);
+    let top = lab.json(&["top"]);
+    let prefixes: Vec<&str> =
+        top.as_array().unwrap().iter().map(|row| row["prefix"].as_str().unwrap()).collect();
+    let expected = ["2001:db8::1/128", "2001:db8:0:1::1/128", "198.51.100.7/32", "2001:db8::/63"];
+    assert_eq!(prefixes, expected);
+    assert_eq!((&top[0]["full"], &top[0]["quota"]), (&true.into(), &2.into()));
+    assert_eq!(lab.json(&["top", "-n", "1"]).as_array().unwrap().len(), 1);
+    let text = lab.run(&["top"]).out;
+    assert!(text.starts_with("prefix               failures  quota  next try\n"), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colours in a pipe");
+    assert_eq!(Lab::new().run(&["top"]).out, "No failures are counted now.\n");
+}
+
+#[test]
+fn list_and_status_show_what_is_there() {
+    let lab = Lab::new();
+    let empty = lab.run(&["status"]);
+    assert!(empty.out.contains("not there yet"), "{}", empty.out);
+    assert_eq!(lab.json(&["status"])["exists"], false);
+    lab.record("2001:db8::1", 2);
+    lab.record("192.0.2.1", 1);
+    let sources = |json: &Value| -> Vec<String> {
+        let rows = json.as_array().unwrap();
+        rows.iter().map(|row| row["source"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(sources(&lab.json(&["list"])), ["2001:db8::1", "192.0.2.1"]);
+    assert_eq!(sources(&lab.json(&["list", "192.0.2.0/24"])), ["192.0.2.1"]);
+    assert_eq!(sources(&lab.json(&["list", "::/0"])), ["2001:db8::1"]);
+    let status = lab.json(&["status"]);
+    assert_eq!((&status["addresses"], &status["full_prefixes"]), (&2.into(), &1.into()));
+    assert_eq!(status["database"], lab.path("q.db"));
+}
+
+#[test]
+fn policy_is_the_curve() {
+    let lab = Lab::new();
+    let policy = lab.json(&["policy"]);
+    let rows = policy.as_array().unwrap();
+    assert_eq!(rows.len(), 97 + 17);
+    for (family, length, quota) in
+        [(6, 128, 2), (6, 64, 66), (6, 32, 626), (4, 32, 10), (4, 16, 314)]
+    {
+        let row = serde_json::json!({"family": family, "length": length, "quota": quota});
+        assert!(rows.contains(&row), "{row}");
+    }
+    let text = lab.run(&["policy"]).out;
+    let of_64 = text.lines().find(|line| line.starts_with("IPv6 /64 ")).unwrap();
+    assert_eq!(of_64.split_whitespace().skip(2).collect::<Vec<_>>(), ["66", "80s", "1090"]);
+}
+
+#[test]
+fn config_shows_every_setting_and_its_origin() {
+    let lab = Lab::new();
+    let config = lab.json(&["config"]);
+    let rows = config.as_array().unwrap();
+    assert_eq!(rows.len(), SETTINGS.len());
+    let find = |name: &str| rows.iter().find(|row| row["name"] == name).unwrap();
+    assert_eq!(find("settle")["value"], "0s");
+    assert_eq!(find("settle")["from"], format!("{}, line 2", lab.path("settings")));
+    assert_eq!(find("half_life")["from"], "default");
+    let other = lab.json(&["config", "--database", "/tmp/other.db"]);
+    assert_eq!(other[0]["value"], "/tmp/other.db");
+    assert_eq!(other[0]["from"], "argument");
+}
+
+#[test]
+fn wrong_usage_and_wrong_settings_are_one_sentence_and_status_2() {
+    let lab = Lab::new();
+    for (arguments, expected) in [
+        (&["check", "not-an-address"][..], "\"not-an-address\" is not an address: expected"),
+        (&["record", "2001:db8::/32"], "\"2001:db8::/32\" is not an address"),
+        (&["forgive", "2001:db8::1/32"], "expected 2001:db8::/32"),
+        (&["list", "x/y"], "\"x/y\" is not an address or a prefix"),
+        (&["enable", "../sshd"], "is not the name of a service"),
+        (&["bogus"], "unrecognized subcommand"),
+        (&["check"], "required arguments"),
+    ] {
+        let run = lab.run(arguments);
+        assert_eq!(run.status, 2, "{arguments:?}");
+        assert!(run.err.contains(expected), "{arguments:?}: {}", run.err);
+        assert_eq!(run.out, "");
+    }
+    fs::remove_file(lab.path("settings")).unwrap();
+    assert!(lab.run(&["status"]).err.contains("cannot be read"));
+    fs::write(lab.path("settings"), "half_life = never\n").unwrap();
+    let run = lab.run(&["status"]);
+    assert_eq!(run.status, 2);
+    assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+    assert!(run.err.contains("line 1: half_life = never: expected a number with"), "{}", run.err);
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_an_error() {
+    let lab = Lab::new();
+    fs::write(lab.path("q.db"), "noise").unwrap();
+    for command in [&["status"][..], &["check", "2001:db8::1"], &["record", "2001:db8::1"]] {
+        let run = lab.run(command);
+        assert_eq!(run.status, 2);
+        assert!(run.err.starts_with(&format!("prefixquota: {}", lab.path("q.db"))), "{}", run.err);
+    }
+}
+
+const DEBIAN: &str = "# PAM configuration for the Secure Shell service\n\n\
+    # Standard Un*x authentication.\n@include common-auth\naccount    required     pam_nologin.so\n\
+    @include common-account\n";
+
+#[test]
+fn enable_and_disable_are_each_others_inverse() {
+    let lab = Lab::new();
+    let fedora =
+        "#%PAM-1.0\nauth       substack     password-auth\naccount    include      password-auth\n";
+    for stack in [DEBIAN, fedora] {
+        let file = lab.path("sshd");
+        fs::write(&file, stack).unwrap();
+        let dir = lab.path("");
+        let run = |arguments: &[&str]| lab.run(&[arguments, &["--pam-dir", &dir]].concat());
+        let dry = run(&["enable", "sshd", "--dry-run"]);
+        assert!(dry.out.contains("\n+auth     [success=ok ignore=ignore module_unknown=ignore"));
+        assert_eq!(fs::read_to_string(&file).unwrap(), stack, "a rehearsal changes nothing");
+        assert_eq!(run(&["enable", "sshd"]).status, 0);
+        let enabled = fs::read_to_string(&file).unwrap();
+        let kinds: Vec<&str> = enabled
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+            .map(|line| line.split_whitespace().next().unwrap())
+            .collect();
+        assert_eq!(kinds[..2], ["auth", "account"], "before every include");
+        assert_eq!(enabled.lines().next(), stack.lines().next(), "the header stays first");
+        assert_eq!(fs::read_to_string(lab.path("sshd.prefixquota-backup")).unwrap(), stack);
+        assert!(run(&["enable", "sshd"]).out.contains("enabled already"));
+        assert_eq!(fs::read_to_string(&file).unwrap(), enabled);
+        assert_eq!(run(&["disable", "sshd"]).status, 0);
+        assert_eq!(fs::read_to_string(&file).unwrap(), stack);
+        assert!(run(&["disable", "sshd"]).out.contains("is not enabled"));
+    }
+    let half = "auth required pam_prefixquota.so\n";
+    fs::write(lab.path("half"), half).unwrap();
+    let run = lab.run(&["enable", "half", "--pam-dir", &lab.path("")]);
+    assert_eq!((run.status, run.err.contains("only one of the module's two lines")), (2, true));
+    let missing = lab.run(&["enable", "missing", "--pam-dir", &lab.path("")]);
+    assert_eq!(missing.status, 2);
+}
+
+#[test]
+fn help_names_every_subcommand() {
+    let help = Lab::new().run(&["--help"]).out;
+    for name in [
+        "status", "check", "top", "list", "policy", "record", "forgive", "config", "enable",
+        "disable",
+    ] {
+        assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
+    }
+}
