@@ -9,7 +9,7 @@
 //!   attempts with it, never the file), and people who read with `sqlite3` block no login. A
 //!   TRUNCATE journal is faster only without any sync, and then a power loss may cost the file.
 //! * **No checkpoint when closing**, which would sync on every attempt (11 ms instead of 0.7 ms),
-//!   but one that truncates the log once it has [`WAL_LIMIT`] bytes: each attempt is the first
+//!   but one that truncates the log once it has `WAL_LIMIT` bytes: each attempt is the first
 //!   opener and reads the whole log (1.1 us a frame), so it must stay short.
 //! * **Busy handler of SQLite, `lock_wait` = 5 s.** With 200 processes at once none failed; with
 //!   250 ms 23 % did, and an attempt that cannot be counted is one that an attacker has for free.

@@ -206,7 +206,8 @@ fn i25_raw_bytes_of_pam_rhost() {
     };
     let some = |text: &str| Some(text.to_owned());
     let ssh: Option<&[u8]> = Some(b"2001:db8::5 50022 2001:db8::22 22");
-    let cases: &[(&[u8], Option<&[u8]>, Option<String>)] = &[
+    type Case<'a> = (&'a [u8], Option<&'a [u8]>, Option<String>);
+    let cases: &[Case<'_>] = &[
         (b"2001:db8::1", None, some("2001:db8::1")),
         (b"2001:DB8:0::1", None, some("2001:db8::1")),
         (b"[2001:db8::1]", None, some("2001:db8::1")),
