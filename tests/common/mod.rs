@@ -1,6 +1,7 @@
 //! What the tests of the module share: where the module is, and the harness that drives it.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod lab;
 pub mod pam;
 
 use std::path::PathBuf;
