@@ -21,9 +21,7 @@ const BULK: &str = "settle=0s half_life=36500d";
 
 #[test]
 fn password_guesses_from_one_address() {
-    let Some(lab) = lab::enter("password_guesses_from_one_address", &[SSHD]) else {
-        return;
-    };
+    let Some(lab) = lab::enter("password_guesses_from_one_address", &[SSHD]) else { return };
     let refusal = two_guesses_close_one_address(&lab, PASSWORD);
     // With this method sshd keeps the texts of a failed attempt to itself.
     assert!(refusal.said.contains("Permission denied"), "{}", refusal.said);
@@ -31,9 +29,7 @@ fn password_guesses_from_one_address() {
 
 #[test]
 fn interactive_guesses_from_one_address() {
-    let Some(lab) = lab::enter("interactive_guesses_from_one_address", &[SSHD]) else {
-        return;
-    };
+    let Some(lab) = lab::enter("interactive_guesses_from_one_address", &[SSHD]) else { return };
     let refusal = two_guesses_close_one_address(&lab, INTERACTIVE);
     let told = "Too many failed attempts from your network";
     assert!(refusal.said.contains(told), "the client was not told why: {}", refusal.said);
@@ -63,9 +59,7 @@ fn two_guesses_close_one_address(lab: &Lab, method: &str) -> Outcome {
 
 #[test]
 fn hopping_over_a_64() {
-    let Some(lab) = lab::enter("hopping_over_a_64", &[SSHD]) else {
-        return;
-    };
+    let Some(lab) = lab::enter("hopping_over_a_64", &[SSHD]) else { return };
     // Every half of the /64, every quarter, ... gets its even share of the guesses.
     let reached = guesses_that_reach_the_check(&lab, 100, |i| {
         Ipv6Addr::from_bits(0x2001_0db8_0001_0002_u128 << 64 | u128::from(i.reverse_bits()))
@@ -82,9 +76,7 @@ fn hopping_over_a_64() {
 
 #[test]
 fn hopping_over_a_32() {
-    let Some(lab) = lab::enter("hopping_over_a_32", &[SSHD]) else {
-        return;
-    };
+    let Some(lab) = lab::enter("hopping_over_a_32", &[SSHD]) else { return };
     let reached = guesses_that_reach_the_check(&lab, 700, |i| {
         Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | u128::from(i.reverse_bits()) << 32 | 1)
     });
@@ -101,9 +93,7 @@ fn hopping_over_a_32() {
 
 #[test]
 fn key_login_from_a_closed_address() {
-    let Some(lab) = lab::enter("key_login_from_a_closed_address", &[SSHD]) else {
-        return;
-    };
+    let Some(lab) = lab::enter("key_login_from_a_closed_address", &[SSHD]) else { return };
     let sshd = guarded_sshd(&lab);
     guess_twice(&lab, &sshd, PASSWORD);
     sshd.login(SOURCE, USER, PASSWORD, RIGHT).expect_refused("a password from a closed address");
@@ -113,9 +103,7 @@ fn key_login_from_a_closed_address() {
 
 #[test]
 fn a_cancelled_prompt_costs_nothing() {
-    let Some(lab) = lab::enter("a_cancelled_prompt_costs_nothing", &[SSHD]) else {
-        return;
-    };
+    let Some(lab) = lab::enter("a_cancelled_prompt_costs_nothing", &[SSHD]) else { return };
     let sshd = guarded_sshd(&lab);
     // More often than a quota of 2 would bear.
     for times in 1..=3 {
@@ -130,14 +118,12 @@ fn a_cancelled_prompt_costs_nothing() {
 
 #[test]
 fn ten_right_logins_at_once() {
-    let Some(lab) = lab::enter("ten_right_logins_at_once", &[SSHD]) else {
-        return;
-    };
-    let sshd = guarded_sshd(&lab);
+    let Some(lab) = lab::enter("ten_right_logins_at_once", &[SSHD]) else { return };
+    let sshd = &guarded_sshd(&lab);
     std::thread::scope(|scope| {
-        let login = || sshd.login(SOURCE, USER, PASSWORD, RIGHT);
-        let logins: Vec<_> = (0..10).map(|_| scope.spawn(login)).collect();
-        for login in logins {
+        let login = |method| scope.spawn(move || sshd.login(SOURCE, USER, method, RIGHT));
+        let logins = [PASSWORD, INTERACTIVE].repeat(5).into_iter().map(login);
+        for login in logins.collect::<Vec<_>>() {
             login.join().unwrap().expect_admitted("each of ten right logins at once");
         }
     });
@@ -146,9 +132,7 @@ fn ten_right_logins_at_once() {
 
 #[test]
 fn a_client_with_a_name() {
-    let Some(lab) = lab::enter("a_client_with_a_name", &[SSHD]) else {
-        return;
-    };
+    let Some(lab) = lab::enter("a_client_with_a_name", &[SSHD]) else { return };
     lab.hosts(&format!("{SOURCE} guesser.example\n"));
     lab.guard_unix("sshd", "");
     let sshd = Sshd::start(&lab, "UseDNS yes");

@@ -58,7 +58,8 @@ fn installed_or_skip(test: &str, server: &str) -> bool {
 
 fn run_inside(test: &str) {
     let dir = super::private_dir();
-    let run = Command::new("unshare")
+    let run = Command::new("timeout")
+        .args(["-s", "KILL", "120", "unshare"])
         .args(["-n", "-m", "-p", "--fork", "--kill-child", "--mount-proc"])
         .args(["--propagation", "private"])
         .arg(std::env::current_exe().expect("a test has a path"))
@@ -66,7 +67,7 @@ fn run_inside(test: &str) {
         .env(INSIDE, dir.path())
         .stdin(Stdio::null())
         .output()
-        .expect("unshare (util-linux)");
+        .expect("timeout (coreutils)");
     let stdout = String::from_utf8_lossy(&run.stdout);
     print!("{stdout}{}", String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{test} failed in its namespaces ({}), see above", run.status);
@@ -144,13 +145,24 @@ impl Lab {
 
     /// The lines that the README shows, in front of a plain `pam_unix` stack without its delay.
     pub fn guard_unix(&self, service: &str, more_arguments: &str) {
+        self.guard(service, more_arguments, "auth required pam_unix.so nodelay");
+    }
+
+    /// The same with a password check that takes a moment, as a directory server's does.
+    pub fn guard_slow_unix(&self, service: &str) {
+        let check = "auth optional pam_exec.so quiet /bin/sleep 0.1\n\
+                     auth required pam_unix.so nodelay";
+        self.guard(service, "", check);
+    }
+
+    fn guard(&self, service: &str, more_arguments: &str, check: &str) {
         let control = "[success=ok ignore=ignore module_unknown=ignore default=die]";
         let module = super::module();
         let module = module.display();
         let arguments = format!("{} {more_arguments}", self.arguments());
         let stack = format!(
             "auth {control} {module} {arguments}\n\
-             auth required pam_unix.so nodelay\n\
+             {check}\n\
              account {control} {module} {arguments}\n\
              account required pam_unix.so\n\
              session required pam_permit.so\n"
