@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr)]
 
 pub mod book;
+pub mod lab;
 pub mod pam;
 
 use std::path::PathBuf;
