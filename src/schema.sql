@@ -1,4 +1,4 @@
--- The store of prefixquota, version 1.
+-- The store of prefixquota, version 1: the first step of its schema.
 --
 -- To be looked at with Debian's plain sqlite3 command, as root:
 --

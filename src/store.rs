@@ -34,9 +34,10 @@ pub use write::{Ticket, Write};
 
 /// `PRAGMA application_id` of a store: "PfxQ".
 const APPLICATION_ID: i64 = 0x5066_7851;
-/// `PRAGMA user_version` of the schema that this version writes.
-const SCHEMA_VERSION: i64 = 1;
-const SCHEMA: &str = include_str!("schema.sql");
+/// The steps from an empty file to the schema of this version; `PRAGMA user_version` says how many
+/// a store has behind it. A released step is never changed: the next version adds one.
+const STEPS: [&str; 1] = [include_str!("schema.sql")];
+const SCHEMA_VERSION: i64 = STEPS.len() as i64;
 /// Bytes of the write-ahead log beyond which it is folded into the file: about 100 pages.
 const WAL_LIMIT: u64 = 100 * 4_120;
 
@@ -207,11 +208,11 @@ impl Store {
     /// Runs something that may wait for a lock, and counts the wait.
     fn patient<T>(
         &mut self,
-        work: impl FnOnce(&Connection, &Path) -> Result<T, StoreError>,
+        work: impl FnOnce(&mut Connection, &Path) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let started = Instant::now();
         self.conn.busy_timeout(self.patience).map_err(|error| from_sqlite(&self.path, error))?;
-        let done = work(&self.conn, &self.path);
+        let done = work(&mut self.conn, &self.path);
         self.patience = self.patience.saturating_sub(started.elapsed());
         done
     }
@@ -241,15 +242,10 @@ fn connect(path: &Path, lock_wait: Duration) -> rusqlite::Result<Connection> {
 /// Fills a new, empty file.
 fn make(path: &Path, lock_wait: Duration) -> Result<(), StoreError> {
     let fill = || {
-        let conn = connect(path, lock_wait)?;
+        let mut conn = connect(path, lock_wait)?;
         conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-        conn.execute_batch(&format!(
-            "BEGIN IMMEDIATE;
-             PRAGMA application_id = {APPLICATION_ID};
-             PRAGMA user_version = {SCHEMA_VERSION};
-             {SCHEMA}
-             COMMIT;"
-        ))?;
+        conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+        upgrade(&mut conn)?;
         // All of it into the one file, which is about to get its name.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         conn.close().map_err(|(_, error)| error)
@@ -257,17 +253,34 @@ fn make(path: &Path, lock_wait: Duration) -> Result<(), StoreError> {
     fill().map_err(|error| from_sqlite(path, error))
 }
 
-fn check_version(conn: &Connection, path: &Path) -> Result<(), StoreError> {
-    let pragma = |name| conn.query_row(name, [], |row| row.get::<_, i64>(0));
-    let application = pragma("PRAGMA application_id").map_err(|error| from_sqlite(path, error))?;
-    if application != APPLICATION_ID {
+/// Takes the steps that a store has not behind it yet, all or none.
+fn upgrade(conn: &mut Connection) -> rusqlite::Result<()> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Read under the lock: another process may have been faster.
+    let version = pragma(&tx, "PRAGMA user_version")?;
+    for step in STEPS.iter().skip(usize::try_from(version).unwrap_or(0)) {
+        tx.execute_batch(step)?;
+    }
+    tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    tx.commit()
+}
+
+fn pragma(conn: &Connection, question: &str) -> rusqlite::Result<i64> {
+    conn.query_row(question, [], |row| row.get(0))
+}
+
+/// Makes sure that this is a store of ours, and no newer one; an older one is brought up to date.
+fn check_version(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let ask = |conn: &Connection, question| {
+        pragma(conn, question).map_err(|error| from_sqlite(path, error))
+    };
+    if ask(conn, "PRAGMA application_id")? != APPLICATION_ID {
         return Err(StoreError::Foreign(path.to_owned()));
     }
-    // There is no older version yet; the one that follows migrates from here.
-    match pragma("PRAGMA user_version").map_err(|error| from_sqlite(path, error))? {
+    match ask(conn, "PRAGMA user_version")? {
         SCHEMA_VERSION => Ok(()),
         newer if newer > SCHEMA_VERSION => Err(StoreError::Newer(path.to_owned(), newer)),
-        _ => Err(StoreError::Foreign(path.to_owned())),
+        _ => upgrade(conn).map_err(|error| from_sqlite(path, error)),
     }
 }
 

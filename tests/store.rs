@@ -526,6 +526,18 @@ fn a_store_that_others_could_change_is_refused() {
 }
 
 #[test]
+fn an_older_store_is_brought_up_to_date() {
+    let lab = Lab::new(|_| {});
+    let old = rusqlite::Connection::open(&lab.settings.database).unwrap();
+    // Version 0: ours, and nothing in it yet.
+    old.execute_batch("PRAGMA application_id = 0x50667851; PRAGMA journal_mode = WAL").unwrap();
+    fs::set_permissions(&lab.settings.database, fs::Permissions::from_mode(0o600)).unwrap();
+    lab.charge("2001:db8::1");
+    let version: i64 = old.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!((version, lab.rows()), (1, 1));
+}
+
+#[test]
 fn a_symbolic_link_on_the_way_is_refused() {
     let lab = Lab::new(|_| {});
     drop(lab.store());
