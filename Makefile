@@ -1,0 +1,106 @@
+# prefixquota: build, install, test. `make help` lists the targets.
+
+PREFIX    ?= /usr
+SBINDIR   ?= $(PREFIX)/sbin
+DOCDIR    ?= $(PREFIX)/share/doc/prefixquota
+# Fixed places, where PAM, systemd and the module look.
+CONFDIR     := /etc/security
+STATEDIR    := /var/lib/prefixquota
+TMPFILESDIR := /usr/lib/tmpfiles.d
+
+# PAM's module directory: what pkg-config says, else where pam_permit.so lies.
+ifndef PAMDIR
+PAM_LIBDIR := $(shell pkg-config --variable=libdir pam 2>/dev/null)
+MULTIARCH  := $(shell $(CC) -print-multiarch 2>/dev/null || dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null)
+PAM_PERMIT := $(firstword $(wildcard $(foreach lib,lib/$(MULTIARCH) lib64 lib, \
+                /usr/$(lib)/security/pam_permit.so /$(lib)/security/pam_permit.so)))
+PAMDIR     := $(if $(PAM_LIBDIR),$(PAM_LIBDIR)/security,$(patsubst %/pam_permit.so,%,$(PAM_PERMIT)))
+endif
+
+CARGO     ?= cargo
+TARGETDIR := $(or $(CARGO_TARGET_DIR),target)$(addprefix /,$(CARGO_BUILD_TARGET))
+MODULE    := $(TARGETDIR)/module/libpam_prefixquota.so
+COMMAND   := $(TARGETDIR)/release/prefixquota
+SOURCES   := Cargo.toml Cargo.lock build.rs $(wildcard .cargo/config.toml) $(shell find src -type f)
+EXAMPLES  := $(wildcard pam.d-examples/*)
+DOCS      := README.md SECURITY.md CHANGELOG.md LICENSE LICENSE-MIT LICENSE-APACHE
+SCRIPTS   := .ci/run $(wildcard tests/*.sh)
+
+.PHONY: all deps test-deps install uninstall test demo bench clean help
+
+all: $(MODULE) $(COMMAND)  ## build the module and the command
+
+# A library that is built as cdylib and rlib at once gets no link-time optimisation, so the module
+# is built as cdylib alone, and without what only the command needs. `touch`: cargo leaves a file
+# alone when a change does not concern it, and `make install` as root must then not start cargo.
+$(MODULE): $(SOURCES)
+	$(CARGO) rustc --locked --lib --crate-type cdylib --profile module --no-default-features --features bundled
+	@touch $@
+
+$(COMMAND): $(SOURCES)
+	$(CARGO) build --locked --release --bin prefixquota
+	@touch $@
+
+deps:  ## install what the build needs, if it is missing (Debian, as root)
+	@tests/need.sh gcc:gcc /usr/include/stdio.h:libc6-dev pkg-config:pkg-config \
+	    /usr/include/security/pam_appl.h:libpam0g-dev
+	@command -v $(CARGO) >/dev/null || { echo "Please install Rust 1.89 or newer: https://rustup.rs" >&2; exit 1; }
+
+test-deps: deps  ## install what the tests need besides, without starting any service
+	@tests/need.sh sshd:openssh-server ssh:openssh-client dovecot:dovecot-imapd \
+	    '/usr/lib*/dovecot/pop3:dovecot-pop3d' sqlite3:sqlite3 ip:iproute2 ps:procps \
+	    openssl:openssl readelf:binutils perl:perl-base shellcheck:shellcheck
+
+# The module is put in place by renaming: a daemon that runs may have the old one mapped.
+# Settings that are there are left alone; all there is to set is in the example in DOCDIR.
+install: $(MODULE) $(COMMAND)  ## install into DESTDIR, with PREFIX (/usr) and PAMDIR
+	@test -n "$(PAMDIR)" || { echo "PAM's module directory was not found; please give PAMDIR=" >&2; exit 1; }
+	install -d "$(DESTDIR)$(PAMDIR)" "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(DOCDIR)/examples" \
+	    "$(DESTDIR)$(CONFDIR)" "$(DESTDIR)$(TMPFILESDIR)"
+	install -d -m 0700 "$(DESTDIR)$(STATEDIR)"
+	install -m 0644 "$(MODULE)" "$(DESTDIR)$(PAMDIR)/.pam_prefixquota.so.new"
+	mv -f "$(DESTDIR)$(PAMDIR)/.pam_prefixquota.so.new" "$(DESTDIR)$(PAMDIR)/pam_prefixquota.so"
+	install -m 0755 "$(COMMAND)" "$(DESTDIR)$(SBINDIR)/prefixquota"
+	install -m 0644 $(EXAMPLES) "$(DESTDIR)$(DOCDIR)/examples"
+	install -m 0644 $(DOCS) "$(DESTDIR)$(DOCDIR)"
+	echo 'd $(STATEDIR) 0700 root root -' >"$(DESTDIR)$(TMPFILESDIR)/prefixquota.conf"
+	chmod 0644 "$(DESTDIR)$(TMPFILESDIR)/prefixquota.conf"
+	@if [ -e "$(DESTDIR)$(CONFDIR)/prefixquota.conf" ]; then \
+	    echo "Kept $(CONFDIR)/prefixquota.conf; $(DOCDIR)/examples/prefixquota.conf lists all settings."; \
+	else \
+	    install -m 0644 pam.d-examples/prefixquota.conf "$(DESTDIR)$(CONFDIR)/prefixquota.conf"; \
+	fi
+	@echo "Installed. To switch it on for sshd: prefixquota enable sshd"
+
+uninstall:  ## remove what install put there, except settings and store
+	@test -n "$(PAMDIR)" || { echo "PAM's module directory was not found; please give PAMDIR=" >&2; exit 1; }
+	rm -f "$(DESTDIR)$(PAMDIR)/pam_prefixquota.so" "$(DESTDIR)$(SBINDIR)/prefixquota" \
+	    "$(DESTDIR)$(TMPFILESDIR)/prefixquota.conf"
+	cd "$(DESTDIR)$(DOCDIR)" 2>/dev/null && rm -f $(DOCS) $(EXAMPLES:pam.d-examples/%=examples/%) || true
+	rmdir "$(DESTDIR)$(DOCDIR)/examples" "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
+	@echo "Kept: $(CONFDIR)/prefixquota.conf and $(STATEDIR)."
+	@left=$$(grep -lsE --exclude='*.prefixquota-*' '^[^#]*pam_prefixquota\.so' "$(DESTDIR)"/etc/pam.d/* || true); \
+	if [ -n "$$left" ]; then \
+	    echo "These still name the module:" $$left; \
+	    echo "With module_unknown=ignore, as shipped, such lines are passed over; other lines refuse every login."; \
+	fi
+
+test: test-deps all  ## check style and documentation, run all tests on the built module (as root)
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --lib --no-default-features --features bundled -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	shellcheck $(SCRIPTS)
+	PREFIXQUOTA_MODULE="$(abspath $(MODULE))" $(CARGO) test --locked
+
+demo: test-deps all  ## attack a real sshd from a whole /32, and watch (as root, one minute)
+	@tests/demo.sh "$(MODULE)" "$(COMMAND)" "$(PAMDIR)"
+
+bench: deps all  ## measure the cost of an attempt
+	PREFIXQUOTA_MODULE="$(abspath $(MODULE))" $(CARGO) bench --locked --bench cost
+
+clean:  ## remove what was built
+	$(CARGO) clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
