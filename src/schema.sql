@@ -87,46 +87,46 @@ network AS (
 counted AS (
     SELECT family, length, quota, lower(digits) AS digits, sum(failures) AS failures
     FROM network GROUP BY family, length, digits
-),
--- IPv6 as :2001:db8:0:0:0:0:0:0: with the colons that make its runs of zeros easy to find.
-spelled AS (
-    SELECT *, ':' || coalesce(nullif(ltrim(substr(digits,  1, 4), '0'), ''), '0')
-           || ':' || coalesce(nullif(ltrim(substr(digits,  5, 4), '0'), ''), '0')
-           || ':' || coalesce(nullif(ltrim(substr(digits,  9, 4), '0'), ''), '0')
-           || ':' || coalesce(nullif(ltrim(substr(digits, 13, 4), '0'), ''), '0')
-           || ':' || coalesce(nullif(ltrim(substr(digits, 17, 4), '0'), ''), '0')
-           || ':' || coalesce(nullif(ltrim(substr(digits, 21, 4), '0'), ''), '0')
-           || ':' || coalesce(nullif(ltrim(substr(digits, 25, 4), '0'), ''), '0')
-           || ':' || coalesce(nullif(ltrim(substr(digits, 29, 4), '0'), ''), '0')
-           || ':' AS groups
-    FROM counted
-),
--- The longest run of zeros, the first of equals (RFC 5952).
-shortened AS (
-    SELECT *, (SELECT zeros FROM (SELECT ':0:0:0:0:0:0:0:0:' AS zeros
-               UNION ALL SELECT ':0:0:0:0:0:0:0:' UNION ALL SELECT ':0:0:0:0:0:0:'
-               UNION ALL SELECT ':0:0:0:0:0:'     UNION ALL SELECT ':0:0:0:0:'
-               UNION ALL SELECT ':0:0:0:'         UNION ALL SELECT ':0:0:')
-               WHERE instr(groups, zeros) > 0 ORDER BY length(zeros) DESC LIMIT 1) AS zeros
-    FROM spelled
-),
--- The four numbers of an IPv4 address.
-octets AS (
-    SELECT *,
-        16 * instr('123456789abcdef', substr(digits, 25, 1)) + instr('123456789abcdef', substr(digits, 26, 1)) AS a,
-        16 * instr('123456789abcdef', substr(digits, 27, 1)) + instr('123456789abcdef', substr(digits, 28, 1)) AS b,
-        16 * instr('123456789abcdef', substr(digits, 29, 1)) + instr('123456789abcdef', substr(digits, 30, 1)) AS c,
-        16 * instr('123456789abcdef', substr(digits, 31, 1)) + instr('123456789abcdef', substr(digits, 32, 1)) AS d
-    FROM shortened
 )
-SELECT CASE
-           WHEN family = 4 THEN a || '.' || b || '.' || c || '.' || d
-           WHEN zeros IS NULL THEN trim(groups, ':')
-           ELSE ltrim(substr(groups, 1, instr(groups, zeros) - 1), ':') || '::'
-                || rtrim(substr(groups, instr(groups, zeros) + length(zeros)), ':')
+-- The innermost SELECTs end with LIMIT 1 so that SQLite computes them once for each prefix, and
+-- not again wherever their columns are named.
+SELECT CASE family
+           WHEN 4 THEN
+                (16 * instr('123456789abcdef', substr(digits, 25, 1)) + instr('123456789abcdef', substr(digits, 26, 1))) || '.'
+             || (16 * instr('123456789abcdef', substr(digits, 27, 1)) + instr('123456789abcdef', substr(digits, 28, 1))) || '.'
+             || (16 * instr('123456789abcdef', substr(digits, 29, 1)) + instr('123456789abcdef', substr(digits, 30, 1))) || '.'
+             || (16 * instr('123456789abcdef', substr(digits, 31, 1)) + instr('123456789abcdef', substr(digits, 32, 1)))
+           ELSE (
+               SELECT CASE WHEN zeros IS NULL THEN trim(groups, ':')
+                      ELSE ltrim(substr(groups, 1, instr(groups, zeros) - 1), ':') || '::'
+                           || rtrim(substr(groups, instr(groups, zeros) + length(zeros)), ':')
+                      END
+               -- The longest run of zeros, the first of equals (RFC 5952).
+               FROM (SELECT groups, CASE
+                         WHEN NOT instr(groups, ':0:0:')          THEN NULL
+                         WHEN instr(groups, ':0:0:0:0:0:0:0:0:')  THEN ':0:0:0:0:0:0:0:0:'
+                         WHEN instr(groups, ':0:0:0:0:0:0:0:')    THEN ':0:0:0:0:0:0:0:'
+                         WHEN instr(groups, ':0:0:0:0:0:0:')      THEN ':0:0:0:0:0:0:'
+                         WHEN instr(groups, ':0:0:0:0:0:')        THEN ':0:0:0:0:0:'
+                         WHEN instr(groups, ':0:0:0:0:')          THEN ':0:0:0:0:'
+                         WHEN instr(groups, ':0:0:0:')            THEN ':0:0:0:'
+                         ELSE ':0:0:'
+                     END AS zeros
+                     -- As :2001:db8:0:0:0:0:0:0: with colons that make runs of zeros easy to find.
+                     FROM (SELECT
+                            ':' || coalesce(nullif(ltrim(substr(digits,  1, 4), '0'), ''), '0')
+                         || ':' || coalesce(nullif(ltrim(substr(digits,  5, 4), '0'), ''), '0')
+                         || ':' || coalesce(nullif(ltrim(substr(digits,  9, 4), '0'), ''), '0')
+                         || ':' || coalesce(nullif(ltrim(substr(digits, 13, 4), '0'), ''), '0')
+                         || ':' || coalesce(nullif(ltrim(substr(digits, 17, 4), '0'), ''), '0')
+                         || ':' || coalesce(nullif(ltrim(substr(digits, 21, 4), '0'), ''), '0')
+                         || ':' || coalesce(nullif(ltrim(substr(digits, 25, 4), '0'), ''), '0')
+                         || ':' || coalesce(nullif(ltrim(substr(digits, 29, 4), '0'), ''), '0')
+                         || ':' AS groups LIMIT 1) LIMIT 1)
+           )
        END || '/' || length,
        length,
        round(failures, 3),
        quota,
        failures + 1.0 > quota + 1e-6
-FROM octets;
+FROM counted;

@@ -13,7 +13,7 @@ use super::Report;
 /// PAM_IGNORE ends the stack.
 const CONTROL: &str = "[success=ok ignore=ignore module_unknown=ignore default=die]";
 const MODULE: &str = "pam_prefixquota.so";
-const NOTE: &str = "# Stop password guessing by address prefix: prefixquota(8)";
+const NOTE: &str = "# Stop password guessing by address prefix (see: prefixquota --help)";
 
 /// `enable SERVICE`.
 pub fn enable(pam_dir: &Path, service: &str, dry_run: bool) -> Result<Report, String> {
