@@ -2,6 +2,9 @@
 //!
 //! One half-life for all lengths makes decay linear, so that a prefix always has exactly the sum
 //! of its halves. Times are Unix milliseconds; a half-life is in milliseconds too.
+//!
+//! Powers and logarithms come from the crate `libm`: those of the standard library would load
+//! libm.so into every login, which takes longer than all the counting.
 
 /// Counts are doubles that decay: a full quota may come out an ulp above itself. Half of a
 /// millionth of a failure decides nothing that a person could notice.
@@ -15,7 +18,7 @@ pub const FADED: f64 = 1.0 / 1024.0;
 /// nothing: a count never grows by itself.
 pub fn remaining(level: f64, at: i64, now: i64, half_life: i64) -> f64 {
     let age = now.saturating_sub(at).max(0);
-    level * (-(age as f64) / half_life as f64).exp2()
+    level * libm::exp2(-(age as f64) / half_life as f64)
 }
 
 /// Whether a prefix with this count has room for one attempt more. Not `count < quota`: two
@@ -32,5 +35,5 @@ pub fn wait(count: f64, quota: u32, half_life: i64) -> i64 {
     }
     let room = f64::from(quota.saturating_sub(1).max(1));
     // `as` saturates, which is what a wait beyond the calendar should do.
-    (half_life as f64 * (count / room).log2()).ceil().max(1.0) as i64
+    (half_life as f64 * libm::log2(count / room)).ceil().max(1.0) as i64
 }

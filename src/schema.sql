@@ -43,10 +43,7 @@ CREATE TABLE meta (
 INSERT INTO meta VALUES
     ('policy', ''), ('half_life_ms', 3600000), ('rows', 0), ('sweep_from', zeroblob(16));
 
-CREATE TRIGGER failure_added AFTER INSERT ON failure BEGIN
-    UPDATE meta SET value = value + 1 WHERE key = 'rows';
-END;
-
+-- For rows that are deleted by hand as well; new ones are counted where they are made.
 CREATE TRIGGER failure_removed AFTER DELETE ON failure BEGIN
     UPDATE meta SET value = value - 1 WHERE key = 'rows';
 END;
@@ -54,75 +51,55 @@ END;
 -- The count of every prefix that covers a failing address, now.
 --
 -- prefix 2001:db8::/32 · length 32 · failures 2.5 · quota 626 · full 0 or 1 (no room for one more)
+--
+-- Every login parses this text, so it is kept short.
 CREATE VIEW prefix_count (prefix, length, failures, quota, full) AS
 WITH
-clock (now) AS (SELECT (julianday('now') - 2440587.5) * 86400000.0),
-half (life) AS (SELECT value FROM meta WHERE key = 'half_life_ms'),
 -- Addresses as 32 hexadecimal digits, with what is left of their failures.
 live AS (
-    SELECT hex(address) AS digits,
+    SELECT lower(hex(address)) AS digits, widest, narrowest,
            address BETWEEN x'00000000000000000000FFFF00000000'
                        AND x'00000000000000000000FFFFFFFFFFFF' AS is_v4,
-           widest, narrowest,
-           level * pow(0.5, max(0.0, now - at) / life) AS failures
-    FROM failure, clock, half
+           level * pow(0.5, max(0.0, (julianday('now') - 2440587.5) * 86400000.0 - at)
+                            / (SELECT value FROM meta WHERE key = 'half_life_ms')) AS failures
+    FROM failure
 ),
--- The same once for each length; `whole` digits are kept, and `part` bits of the next.
-spread AS (
-    SELECT q.family, q.length, q.quota, live.failures, live.digits,
-           (q.length + 96 * is_v4) / 4 AS whole,
-           (q.length + 96 * is_v4) % 4 AS part
-    FROM live JOIN quota AS q
-      ON q.family = 6 - 2 * is_v4 AND q.length BETWEEN live.widest AND live.narrowest
-),
-network AS (
-    SELECT family, length, quota, failures,
-           substr(substr(digits, 1, whole)
-                  || substr('0123456789abcdef', 1
-                            + ((instr('0123456789ABCDEF', substr(digits, whole + 1, 1)) - 1)
-                               & (240 >> part)), 1)
-                  || '00000000000000000000000000000000', 1, 32) AS digits
-    FROM spread
-),
+-- Summed for each length: whole digits are kept, then some bits of the next.
 counted AS (
-    SELECT family, length, quota, lower(digits) AS digits, sum(failures) AS failures
-    FROM network GROUP BY family, length, digits
+    SELECT family, length, quota, sum(failures) AS failures,
+           substr(substr(digits, 1, bits / 4)
+                  || substr('0123456789abcdef', 1
+                            + ((instr('0123456789abcdef', substr(digits, bits / 4 + 1, 1)) - 1)
+                               & (240 >> bits % 4)), 1)
+                  || '00000000000000000000000000000000', 1, 32) AS network
+    FROM live JOIN (SELECT *, length + 48 * (6 - family) AS bits FROM quota)
+      ON family = 6 - 2 * is_v4 AND length BETWEEN widest AND narrowest
+    GROUP BY family, length, network
 )
--- The innermost SELECTs end with LIMIT 1 so that SQLite computes them once for each prefix, and
--- not again wherever their columns are named.
+-- The inner SELECTs end with LIMIT 1 so that SQLite computes them once for each prefix, and not
+-- again wherever their columns are named.
 SELECT CASE family
-           WHEN 4 THEN
-                (16 * instr('123456789abcdef', substr(digits, 25, 1)) + instr('123456789abcdef', substr(digits, 26, 1))) || '.'
-             || (16 * instr('123456789abcdef', substr(digits, 27, 1)) + instr('123456789abcdef', substr(digits, 28, 1))) || '.'
-             || (16 * instr('123456789abcdef', substr(digits, 29, 1)) + instr('123456789abcdef', substr(digits, 30, 1))) || '.'
-             || (16 * instr('123456789abcdef', substr(digits, 31, 1)) + instr('123456789abcdef', substr(digits, 32, 1)))
+           WHEN 4 THEN (
+               SELECT group_concat(16 * instr('123456789abcdef', substr(network, column1, 1))
+                                   + instr('123456789abcdef', substr(network, column1 + 1, 1)), '.')
+               FROM (VALUES (25), (27), (29), (31))
+           )
            ELSE (
                SELECT CASE WHEN zeros IS NULL THEN trim(groups, ':')
                       ELSE ltrim(substr(groups, 1, instr(groups, zeros) - 1), ':') || '::'
                            || rtrim(substr(groups, instr(groups, zeros) + length(zeros)), ':')
                       END
-               -- The longest run of zeros, the first of equals (RFC 5952).
-               FROM (SELECT groups, CASE
-                         WHEN NOT instr(groups, ':0:0:')          THEN NULL
-                         WHEN instr(groups, ':0:0:0:0:0:0:0:0:')  THEN ':0:0:0:0:0:0:0:0:'
-                         WHEN instr(groups, ':0:0:0:0:0:0:0:')    THEN ':0:0:0:0:0:0:0:'
-                         WHEN instr(groups, ':0:0:0:0:0:0:')      THEN ':0:0:0:0:0:0:'
-                         WHEN instr(groups, ':0:0:0:0:0:')        THEN ':0:0:0:0:0:'
-                         WHEN instr(groups, ':0:0:0:0:')          THEN ':0:0:0:0:'
-                         WHEN instr(groups, ':0:0:0:')            THEN ':0:0:0:'
-                         ELSE ':0:0:'
-                     END AS zeros
+               FROM (SELECT groups, (
+                         -- The longest run of zeros, the first of equals (RFC 5952).
+                         SELECT substr(':0:0:0:0:0:0:0:0:', column1)
+                         FROM (VALUES (1), (3), (5), (7), (9), (11), (13))
+                         WHERE instr(groups, substr(':0:0:0:0:0:0:0:0:', column1)) LIMIT 1
+                     ) AS zeros
                      -- As :2001:db8:0:0:0:0:0:0: with colons that make runs of zeros easy to find.
-                     FROM (SELECT
-                            ':' || coalesce(nullif(ltrim(substr(digits,  1, 4), '0'), ''), '0')
-                         || ':' || coalesce(nullif(ltrim(substr(digits,  5, 4), '0'), ''), '0')
-                         || ':' || coalesce(nullif(ltrim(substr(digits,  9, 4), '0'), ''), '0')
-                         || ':' || coalesce(nullif(ltrim(substr(digits, 13, 4), '0'), ''), '0')
-                         || ':' || coalesce(nullif(ltrim(substr(digits, 17, 4), '0'), ''), '0')
-                         || ':' || coalesce(nullif(ltrim(substr(digits, 21, 4), '0'), ''), '0')
-                         || ':' || coalesce(nullif(ltrim(substr(digits, 25, 4), '0'), ''), '0')
-                         || ':' || coalesce(nullif(ltrim(substr(digits, 29, 4), '0'), ''), '0')
-                         || ':' AS groups LIMIT 1) LIMIT 1)
+                     FROM (SELECT ':' || group_concat(
+                               coalesce(nullif(ltrim(substr(network, column1, 4), '0'), ''), '0'), ':'
+                           ) || ':' AS groups
+                           FROM (VALUES (1), (5), (9), (13), (17), (21), (25), (29)) LIMIT 1) LIMIT 1)
            )
        END || '/' || length,
        length,

@@ -11,6 +11,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use common::book::{inside, v6};
@@ -234,7 +235,7 @@ proptest! {
                 let row = seen.get(&standing.prefix.to_string());
                 let (failures, quota, full) = row.expect("every covering prefix is listed");
                 prop_assert!((failures - standing.count).abs() < 0.01);
-                prop_assert_eq!(*quota, i64::from(standing.quota));
+                prop_assert_eq!(*quota, standing.quota);
                 prop_assert_eq!(*full, standing.wait > 0);
             }
         }
@@ -252,24 +253,29 @@ fn near_a_limit(model: &Model, source: &Source, settings: &Settings, now: i64) -
 
 /// Brings every row to `now`, as if each address had been looked at just before the clock moved.
 fn decay_to(lab: &Lab, now: i64) {
-    if lab.settings.database.exists() {
-        let conn = rusqlite::Connection::open(&lab.settings.database).unwrap();
-        conn.execute(
-            "UPDATE failure SET level = level * pow(0.5, (?1 - at) * 1.0 / ?2), at = ?1 WHERE at < ?1",
-            [now, lab.settings.half_life],
-        )
-        .unwrap();
+    let entries = lab.store().entries(None).unwrap();
+    let conn = rusqlite::Connection::open(&lab.settings.database).unwrap();
+    for row in entries.iter().map(|entry| entry.failures).filter(|row| row.at < now) {
+        let level = remaining(row.level, row.at, now, lab.settings.half_life);
+        let update = "UPDATE failure SET level = ?2, at = ?3 WHERE address = ?1";
+        conn.execute(update, (row.key.octets(), level, now)).unwrap();
     }
 }
 
-/// The view that people read: failures, quota and full, by prefix.
-fn prefix_counts(database: &Path) -> HashMap<String, (f64, i64, bool)> {
-    let conn = rusqlite::Connection::open(database).unwrap();
-    let mut select =
-        conn.prepare("SELECT prefix, failures, quota, full FROM prefix_count").unwrap();
-    let rows =
-        select.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?))));
-    rows.unwrap().map(Result::unwrap).collect()
+/// The view as people read it with Debian's command: failures, quota and full, by prefix.
+fn prefix_counts(database: &Path) -> HashMap<String, (f64, u32, bool)> {
+    let query = "SELECT prefix, failures, quota, full FROM prefix_count";
+    let output = Command::new("sqlite3").arg(database).arg(query).output().expect("sqlite3");
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines()
+        .map(|line| {
+            let mut fields = line.split('|');
+            let mut field = || fields.next().unwrap();
+            let prefix = field().to_owned();
+            (prefix, (field().parse().unwrap(), field().parse().unwrap(), field() == "1"))
+        })
+        .collect()
 }
 
 #[test]
@@ -426,6 +432,23 @@ fn with_too_many_rows_the_lightest_go_first() {
         assert!(lab.count(&format!("2001:db8:{i:x}::1"), 128) > 1.5, "a heavy row was dropped");
     }
     assert!(lab.count("2001:db9:c7::1", 128) > 0.5, "the newest is kept");
+}
+
+#[test]
+fn the_lightest_of_all_is_counted_all_the_same() {
+    let lab = Lab::new(|s| {
+        s.settle = 0;
+        s.max_rows = 5;
+        s.ipv6.base = 9;
+    });
+    for i in 0..5 {
+        for _ in 0..3 {
+            lab.charge(&format!("2001:db8:{i:x}::1"));
+        }
+    }
+    lab.charge("2001:db9::1");
+    assert!((lab.count("2001:db9::1", 128) - 1.0).abs() < 1e-9);
+    assert_eq!(lab.rows(), 5);
 }
 
 #[test]

@@ -13,11 +13,19 @@ use crate::decide::{Failures, Tally, is_young};
 use crate::quota::Curve;
 use crate::source::{Family, Source, key_range};
 
-/// How many rows one attempt removes at most, and how many it looks at beyond its own prefix:
-/// enough to keep up with the one row that it may add, and little enough not to be felt.
+/// How many faded rows of its own prefix one attempt removes at most: enough to keep up with the
+/// one row that it may add, and little enough not to be felt.
 const PRUNE: usize = 16;
-/// How many rows are looked at to find the lightest when there are too many.
-const WINDOW: usize = 256;
+/// With each so many new rows, [`WINDOW`] others are looked at.
+const SWEEP_EVERY: i64 = 8;
+const WINDOW: i64 = 128;
+
+/// What a charge needs of the table `meta`.
+struct Meta {
+    policy: String,
+    rows: i64,
+    sweep_from: [u8; 16],
+}
 
 /// What refunds one charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +73,14 @@ impl<'s> Write<'s> {
         settings: &Settings,
     ) -> Result<Ticket, StoreError> {
         let charge = || {
-            self.keep_policy(settings)?;
+            let meta = self.meta()?;
+            self.keep_policy(&meta, settings)?;
             self.remove(tally.faded().iter().take(PRUNE))?;
             match tally.own() {
                 Some(own) => self.add_to(own, now, settings)?,
                 None => {
-                    self.make_room(now, settings)?;
                     self.insert(source, now)?;
+                    self.sweep(&meta, source, now, settings)?;
                 }
             }
             Ok(Ticket { key: source.key(), at: now })
@@ -141,13 +150,19 @@ impl<'s> Write<'s> {
         self.tx.commit().map_err(|error| from_sqlite(self.path, error))
     }
 
+    fn meta(&self) -> rusqlite::Result<Meta> {
+        let select = "SELECT (SELECT value FROM meta WHERE key = 'policy'),
+                             (SELECT value FROM meta WHERE key = 'rows'),
+                             (SELECT value FROM meta WHERE key = 'sweep_from')";
+        self.tx.query_row(select, [], |row| {
+            Ok(Meta { policy: row.get(0)?, rows: row.get(1)?, sweep_from: row.get(2)? })
+        })
+    }
+
     /// Keeps the curve and the half-life in the store, for the view that people read.
-    fn keep_policy(&self, settings: &Settings) -> rusqlite::Result<()> {
+    fn keep_policy(&self, meta: &Meta, settings: &Settings) -> rusqlite::Result<()> {
         let policy = format!("{:?} {:?} {}", settings.ipv6, settings.ipv4, settings.half_life);
-        let kept: String =
-            self.tx
-                .query_row("SELECT value FROM meta WHERE key = 'policy'", [], |row| row.get(0))?;
-        if kept == policy {
+        if meta.policy == policy {
             return Ok(());
         }
         self.tx.execute("UPDATE meta SET value = ?1 WHERE key = 'policy'", [&policy])?;
@@ -187,30 +202,36 @@ impl<'s> Write<'s> {
         Ok(())
     }
 
-    /// Goes on with the search for faded rows, a few with each new row. When there are too many
-    /// rows, the lightest of those that it sees go as well.
-    fn make_room(&self, now: i64, settings: &Settings) -> rusqlite::Result<()> {
-        let (rows, from) = self.tx.query_row(
-            "SELECT (SELECT value FROM meta WHERE key = 'rows'),
-                    (SELECT value FROM meta WHERE key = 'sweep_from')",
-            [],
-            |row| Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?)),
-        )?;
-        let excess = rows.saturating_add(1).saturating_sub(i64::from(settings.max_rows));
+    /// Counts a new row. With every eighth the search for faded rows goes on; when there are too
+    /// many rows, the lightest of those that it sees go as well.
+    fn sweep(
+        &self,
+        meta: &Meta,
+        new: &Source,
+        now: i64,
+        settings: &Settings,
+    ) -> rusqlite::Result<()> {
+        let rows = meta.rows.saturating_add(1);
+        self.tx.execute("UPDATE meta SET value = ?1 WHERE key = 'rows'", [rows])?;
+        let excess = rows.saturating_sub(i64::from(settings.max_rows));
         let excess = usize::try_from(excess).unwrap_or(0).min(PRUNE);
-        let mut seen = self.after(from, if excess > 0 { WINDOW } else { PRUNE }, now, settings)?;
+        if excess == 0 && rows % SWEEP_EVERY != 0 {
+            return Ok(());
+        }
+        let mut seen = self.after(meta.sweep_from, now, settings)?;
         let next = seen.last().map_or([0; 16], |(key, _)| key.octets());
         self.tx.execute("UPDATE meta SET value = ?1 WHERE key = 'sweep_from'", [next])?;
+        // Even if it is the lightest: else every guess from a new address would be free.
+        seen.retain(|(key, _)| *key != new.key());
         seen.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let faded = seen.iter().take_while(|(_, left)| *left < FADED).count().min(PRUNE);
+        let faded = seen.iter().take_while(|(_, left)| *left < FADED).count();
         self.remove(seen.iter().map(|(key, _)| key).take(faded.max(excess)))
     }
 
-    /// Up to `limit` rows after `from`, going round to the first, with what is left of them.
+    /// The [`WINDOW`] rows after `from`, going round to the first, with what is left of them.
     fn after(
         &self,
         from: [u8; 16],
-        limit: usize,
         now: i64,
         settings: &Settings,
     ) -> rusqlite::Result<Vec<(Ipv6Addr, f64)>> {
@@ -220,9 +241,8 @@ impl<'s> Write<'s> {
              SELECT address, level, at FROM (SELECT * FROM failure WHERE address <= ?1 ORDER BY address LIMIT ?2)
              LIMIT ?2",
         )?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         select
-            .query_map((from, limit), |row| {
+            .query_map((from, WINDOW), |row| {
                 let left = remaining(row.get(1)?, row.get(2)?, now, settings.half_life);
                 Ok((Ipv6Addr::from(row.get::<_, [u8; 16]>(0)?), left))
             })?
@@ -230,11 +250,12 @@ impl<'s> Write<'s> {
     }
 
     fn remove<'k>(&self, keys: impl Iterator<Item = &'k Ipv6Addr>) -> rusqlite::Result<()> {
-        let mut delete = self.tx.prepare("DELETE FROM failure WHERE address = ?1")?;
-        for key in keys {
-            delete.execute([key.octets()])?;
+        let mut keys = keys.peekable();
+        if keys.peek().is_none() {
+            return Ok(());
         }
-        Ok(())
+        let mut delete = self.tx.prepare("DELETE FROM failure WHERE address = ?1")?;
+        keys.try_for_each(|key| delete.execute([key.octets()]).map(drop))
     }
 
     fn change(
