@@ -8,13 +8,13 @@ CONFDIR     := /etc/security
 STATEDIR    := /var/lib/prefixquota
 TMPFILESDIR := /usr/lib/tmpfiles.d
 
-# PAM's module directory: what pkg-config says, else where pam_permit.so lies.
+# PAM's module directory: what pkg-config says, else where pam_permit.so lies. Looked up when it is
+# used, after `deps` may have installed pkg-config.
 ifndef PAMDIR
-PAM_LIBDIR := $(shell pkg-config --variable=libdir pam 2>/dev/null)
-MULTIARCH  := $(shell $(CC) -print-multiarch 2>/dev/null || dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null)
-PAM_PERMIT := $(firstword $(wildcard $(foreach lib,lib/$(MULTIARCH) lib64 lib, \
-                /usr/$(lib)/security/pam_permit.so /$(lib)/security/pam_permit.so)))
-PAMDIR     := $(if $(PAM_LIBDIR),$(PAM_LIBDIR)/security,$(patsubst %/pam_permit.so,%,$(PAM_PERMIT)))
+PAMDIR = $(or $(addsuffix /security,$(shell pkg-config --variable=libdir pam 2>/dev/null)),$(patsubst \
+           %/pam_permit.so,%,$(firstword $(shell ls -d /usr/lib/*/security/pam_permit.so \
+           /lib/*/security/pam_permit.so /usr/lib64/security/pam_permit.so \
+           /usr/lib/security/pam_permit.so 2>/dev/null))))
 endif
 
 CARGO     ?= cargo
