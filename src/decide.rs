@@ -13,6 +13,10 @@ use crate::source::Source;
 /// back, in milliseconds. Below, it is another process that read the clock a moment later.
 pub const CLOCK_SLACK: i64 = 1_000;
 
+/// Before this time (2025-01-01) the clock has not been set yet: a board without a battery starts
+/// in 1970, and its counts must not be taken to be from the future.
+const CLOCK_IS_SET: i64 = 1_735_689_600_000;
+
 /// The failures of one address, as the store keeps them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Failures {
@@ -22,9 +26,63 @@ pub struct Failures {
     pub level: f64,
     /// When the last attempt was charged, Unix milliseconds.
     pub at: i64,
-    /// How many charges of the last burst are open: made without a gap of `settle` between them,
-    /// and not refunded.
-    pub open: u32,
+    /// When the first was: a charge is only taken back from the row that it was added to.
+    pub since: i64,
+    /// Charges that may still be refunded.
+    pub open: Open,
+}
+
+/// Charges that were made a moment ago and not refunded, in intervals of `settle`: each counts for
+/// one to two intervals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// When the current interval began, Unix milliseconds.
+    pub since: i64,
+    /// Charges of the current interval.
+    pub current: u32,
+    /// Charges of the interval before.
+    pub before: u32,
+}
+
+impl Open {
+    /// The first charge of a row.
+    pub fn first(now: i64) -> Open {
+        Open { since: now, current: 1, before: 0 }
+    }
+
+    /// How many charges are still open at `now`.
+    pub fn count(self, now: i64, settle: i64) -> u32 {
+        let moved = self.moved_on(now, settle);
+        moved.current.saturating_add(moved.before)
+    }
+
+    /// With one charge more.
+    pub fn charged(self, now: i64, settle: i64) -> Open {
+        let moved = self.moved_on(now, settle);
+        Open { current: moved.current.saturating_add(1), ..moved }
+    }
+
+    /// Without the charge that was made `at`, which is open no longer.
+    pub fn closed(self, at: i64, settle: i64) -> Open {
+        if at >= self.since {
+            Open { current: self.current.saturating_sub(1), ..self }
+        } else if at >= self.since.saturating_sub(settle) {
+            Open { before: self.before.saturating_sub(1), ..self }
+        } else {
+            self
+        }
+    }
+
+    /// The same in the interval of `now`.
+    fn moved_on(self, now: i64, settle: i64) -> Open {
+        match now.saturating_sub(self.since).max(0) {
+            age if age < settle => self,
+            age if age < settle.saturating_mul(2) => {
+                Open { since: self.since.saturating_add(settle), current: 0, before: self.current }
+            }
+            _ => Open { since: now, current: 0, before: 0 },
+        }
+    }
 }
 
 /// What time means for a count, from the settings. All in milliseconds.
@@ -76,11 +134,9 @@ impl Tally {
         let left = decay::remaining(row.level, row.at, now, pace.half_life);
         if let Some((count, young)) = self.counts.get_mut(usize::from(shared)) {
             *count += left;
-            if is_young(row.at, now, pace) {
-                *young += f64::from(row.open).min(left);
-            }
+            *young += f64::from(row.open.count(now, pace.settle)).min(left);
         }
-        self.ahead |= row.at > now.saturating_add(CLOCK_SLACK);
+        self.ahead |= now >= CLOCK_IS_SET && row.at > now.saturating_add(CLOCK_SLACK);
         if row.key == source.key() {
             self.own = Some(*row);
         } else if left < FADED {
@@ -117,11 +173,6 @@ impl Tally {
     pub fn is_ahead(&self) -> bool {
         self.ahead
     }
-}
-
-/// Whether charges made at `at` may still be refunded at `now`.
-pub fn is_young(at: i64, now: i64, pace: Pace) -> bool {
-    now.saturating_sub(at).max(0) < pace.settle
 }
 
 /// A covering prefix with its count.

@@ -1,7 +1,7 @@
 //! The one sequence by which attempts are admitted, charged and refunded: for the module, and for
 //! the command.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::Settings;
 use crate::decide::{self, Failures, Refusal, Standing, Tally, Verdict};
@@ -110,28 +110,37 @@ impl<'a> Guard<'a> {
     ///
     /// The store cannot be used; nothing was charged.
     pub fn admit(&self, store: &mut Store, source: &Source) -> Result<Admission, StoreError> {
-        let mut waited = 0;
-        let mut pause = FIRST_PAUSE;
+        // On a busy machine more time passes than is slept; a test's clock passes by sleeping only.
+        let started = Instant::now();
+        let (mut slept, mut pause) = (0, FIRST_PAUSE);
+        let mut over = None;
         let mut verdict = self.by_rule(source).unwrap_or(Verdict::Admit);
         loop {
-            match verdict {
+            verdict = match verdict {
                 Verdict::Exempt => return Ok(Admission::Exempt),
                 Verdict::Deny(refusal) => return Ok(Admission::Refused(refusal)),
-                Verdict::Wait(standing) if waited >= self.settings.settle => {
-                    return Ok(Admission::Refused(Refusal::Full(standing)));
-                }
-                Verdict::Wait(_) => {
+                Verdict::Admit => match (self.charge(store, source), over) {
+                    (Ok(Ok(ticket)), _) => return Ok(Admission::Charged(ticket)),
+                    (Ok(Err(other)), _) => other,
+                    // Who was over quota a moment ago is not let in because many others wait too.
+                    (Err(StoreError::Busy(_)), Some(standing)) => {
+                        return Ok(Admission::Refused(Refusal::Full(standing)));
+                    }
+                    (Err(error), _) => return Err(error),
+                },
+                Verdict::Wait(standing) => {
+                    let passed = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+                    if passed.max(slept) >= self.settings.settle {
+                        return Ok(Admission::Refused(Refusal::Full(standing)));
+                    }
+                    over = Some(standing);
                     self.clock.sleep(Duration::from_millis(pause.unsigned_abs()));
-                    waited += pause;
+                    slept += pause;
                     pause = (2 * pause).min(LONGEST_PAUSE);
                     // Waiters only read, so that they never keep out the one they wait for.
-                    verdict = self.look(store, source)?;
+                    self.look(store, source)?
                 }
-                Verdict::Admit => match self.charge(store, source)? {
-                    Ok(ticket) => return Ok(Admission::Charged(ticket)),
-                    Err(other) => verdict = other,
-                },
-            }
+            };
         }
     }
 
@@ -143,7 +152,7 @@ impl<'a> Guard<'a> {
     pub fn record(&self, store: &mut Store, source: &Source) -> Result<Admission, StoreError> {
         let admission = self.admit(store, source)?;
         if let Admission::Charged(ticket) = &admission {
-            store.begin()?.settle(ticket)?.commit()?;
+            store.begin()?.settle(ticket, self.settings.pace())?.commit()?;
         }
         Ok(admission)
     }
@@ -154,7 +163,23 @@ impl<'a> Guard<'a> {
     ///
     /// The store cannot be used; the charge stands.
     pub fn refund(&self, store: &mut Store, ticket: &Ticket) -> Result<(), StoreError> {
-        store.begin()?.refund(ticket, self.settings.half_life)?.commit()
+        store.begin()?.refund(ticket, self.settings.pace())?.commit()
+    }
+
+    /// Charges an attempt whose refund turns out to have been wrong. It was admitted once, so it is
+    /// not tested again.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be used; nothing was charged.
+    pub fn take_back(&self, store: &mut Store, source: &Source) -> Result<(), StoreError> {
+        let pace = self.settings.pace();
+        let write = store.begin()?;
+        let now = self.clock.now();
+        let rows = write.failures_near(source, self.settings.curve(source.family()))?;
+        let tally = self.tally_of(&rows, source, now);
+        let ticket = write.charge(source, &tally, now, self.settings)?;
+        write.settle(&ticket, pace)?.commit()
     }
 
     /// Test and charge in one transaction; the verdict if it is not an admission.

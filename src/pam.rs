@@ -2,6 +2,8 @@
 //!
 //! * `auth`: source, rules, a quick look, the password, then test and charge in one transaction.
 //! * `account`, reached only after a right password or a key: refunds what this handle charged.
+//! * `setcred`: takes that refund back where sshd says that it was a key, see
+//!   [`Call::credentials`]. It always answers PAM_IGNORE.
 //! * everything else: nothing.
 //!
 //! Whatever happens, an answer is given: errors and panics become what `on_error` says. Nothing is
@@ -16,10 +18,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use ::pam::constants::{
-    PAM_DISALLOW_NULL_AUTHTOK, PAM_ERROR_MSG, PAM_SILENT, PamFlag, PamResultCode,
+    PAM_DELETE_CRED, PAM_DISALLOW_NULL_AUTHTOK, PAM_ERROR_MSG, PAM_SILENT, PamFlag, PamResultCode,
 };
 use ::pam::conv::Conv;
-use ::pam::items::{RHost, Service};
+use ::pam::items::{RHost, Service, User};
 use ::pam::module::{PamHandle, PamHooks};
 use once_cell::race::OnceBool;
 
@@ -29,7 +31,10 @@ use crate::guard::{Admission, Guard, SystemClock};
 use crate::rules::Rules;
 use crate::source::{Source, locate};
 use crate::store::{Store, StoreError};
-use crate::sys::{Charge, PamExt, effective_user};
+use crate::sys::{Charge, PamExt, effective_user, without_file_size_signal};
+
+/// How many wrong lines of the settings are logged at each login.
+const MAX_PROBLEMS: usize = 10;
 
 /// The module, as libpam knows it.
 pub struct Module;
@@ -41,6 +46,15 @@ impl PamHooks for Module {
 
     fn acct_mgmt(pam: &mut PamHandle, args: Vec<&CStr>, flags: PamFlag) -> PamResultCode {
         run(pam, &args, flags, |call| call.account())
+    }
+
+    fn sm_setcred(pam: &mut PamHandle, args: Vec<&CStr>, flags: PamFlag) -> PamResultCode {
+        if flags & PAM_DELETE_CRED != 0 {
+            return PamResultCode::PAM_IGNORE;
+        }
+        // Whatever is found out here, the user is in.
+        run(pam, &args, flags, |call| call.credentials());
+        PamResultCode::PAM_IGNORE
     }
 }
 
@@ -76,10 +90,12 @@ fn run(
 ) -> PamResultCode {
     silence_panics();
     let deny_on_error = Cell::new(false);
-    let outcome = guarded(|| {
-        let mut call = Call::new(pam, args, flags);
-        deny_on_error.set(call.config.settings.deny_on_error);
-        hook(&mut call)
+    let outcome = without_file_size_signal(|| {
+        guarded(|| {
+            let mut call = Call::new(pam, args, flags);
+            deny_on_error.set(call.config.settings.deny_on_error);
+            hook(&mut call)
+        })
     });
     match outcome {
         Ok(outcome) => outcome.into(),
@@ -133,7 +149,7 @@ impl<'h> Call<'h> {
     fn new(pam: &'h mut PamHandle, args: &[&CStr], flags: PamFlag) -> Call<'h> {
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.to_bytes()).collect();
         let config = Config::load(None, &args);
-        for problem in &config.problems {
+        for problem in config.problems.iter().take(MAX_PROBLEMS) {
             pam.log(libc::LOG_ERR, &format!("{problem}; this line is skipped"));
         }
         let rules = config.settings.rules();
@@ -176,7 +192,8 @@ impl<'h> Call<'h> {
             Admission::Refused(refusal) => self.refuse(&source, &refusal),
             Admission::Exempt => self.pass(&source, "exempt"),
             Admission::Charged(ticket) => {
-                let charge = Charge { ticket: Cell::new(Some(ticket)), prompted };
+                let charge =
+                    Charge { ticket: Cell::new(Some(ticket)), refunded: Cell::new(None), prompted };
                 if self.pam.keep_charge(&self.charge_name(), charge).is_err() {
                     self.pam.log(libc::LOG_ERR, "out of memory; this charge cannot be refunded");
                 }
@@ -186,21 +203,21 @@ impl<'h> Call<'h> {
     }
 
     fn account(&mut self) -> Result<Outcome, StoreError> {
-        let Some(source) = self.source() else {
-            return Ok(Outcome::Pass);
-        };
-        let ticket = self.pam.charge(&self.charge_name()).and_then(|charge| charge.ticket.take());
-        if let Some(ticket) = ticket {
+        let charge = self.pam.charge(&self.charge_name());
+        if let Some(ticket) = charge.and_then(|charge| charge.ticket.take()) {
             // The attempt was admitted; that it cannot be refunded is no reason to refuse it now.
-            let refunded = self.open().and_then(|mut s| self.guard().refund(&mut s, &ticket));
-            return Ok(match refunded {
-                Ok(()) => self.pass(&source, "refunded"),
-                Err(error) => {
-                    self.pam.log(libc::LOG_ERR, &format!("{error}; this charge stands"));
-                    Outcome::Pass
+            match self.open().and_then(|mut store| self.guard().refund(&mut store, &ticket)) {
+                Ok(()) => {
+                    if let Some(charge) = charge {
+                        charge.refunded.set(Some(0));
+                    }
+                    self.debug("refunded");
                 }
-            });
+                Err(error) => self.pam.log(libc::LOG_ERR, &format!("{error}; this charge stands")),
+            }
+            return Ok(Outcome::Pass);
         }
+        let Some(source) = self.source() else { return Ok(Outcome::Pass) };
         if !self.config.enforce {
             return Ok(Outcome::Pass);
         }
@@ -211,6 +228,42 @@ impl<'h> Call<'h> {
             Verdict::Deny(refusal) => self.refuse(&source, &refusal),
             _ => self.pass(&source, "not over quota"),
         })
+    }
+
+    /// sshd checks passwords and keys on one handle, so a key after a wrong password looks to
+    /// `account` as a right password does, and was refunded: whoever has a key could guess the
+    /// password for ever. Which method it was, sshd says in SSH_AUTH_INFO_0 of the PAM environment,
+    /// complete from open_session on. It sets credentials before that, and once more after, as root,
+    /// in the process that becomes the user.
+    ///
+    /// Root's sessions do that anew for each channel, each in a copy of this handle, so root is left
+    /// out: who has root's key has no use for the password.
+    fn credentials(&mut self) -> Result<Outcome, StoreError> {
+        let Some(charge) = self.pam.charge(&self.charge_name()) else { return Ok(Outcome::Pass) };
+        let Some(times) = charge.refunded.get() else { return Ok(Outcome::Pass) };
+        charge.refunded.set(Some(times.saturating_add(1)));
+        if times == 0 || self.user() == b"root" || !self.is_ssh_login_without_password() {
+            return Ok(Outcome::Pass);
+        }
+        if let Some(charge) = self.pam.charge(&self.charge_name()) {
+            charge.refunded.set(None);
+        }
+        let Some(source) = self.source() else { return Ok(Outcome::Pass) };
+        self.guard().take_back(&mut self.open()?, &source)?;
+        Ok(self.pass(&source, "a key, not the password: charged again"))
+    }
+
+    fn is_ssh_login_without_password(&mut self) -> bool {
+        let methods = self.pam.env(c"SSH_AUTH_INFO_0").unwrap_or_default();
+        let by_password = |line: &[u8]| {
+            line.starts_with(b"password") || line.starts_with(b"keyboard-interactive")
+        };
+        !methods.is_empty() && !methods.split(|&byte| byte == b'\n').any(by_password)
+    }
+
+    fn user(&self) -> Vec<u8> {
+        let user = self.pam.get_item::<User>().ok().flatten();
+        user.map_or(Vec::new(), |name| name.0.to_bytes().to_vec())
     }
 
     /// The source of this login; `None` if there is nothing for this module to do.

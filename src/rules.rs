@@ -1,6 +1,6 @@
 //! Rules: which sources are let through, refused or counted, whatever their failures.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -36,12 +36,16 @@ impl Rules {
     }
 
     /// The rule that decides about `source`: the longest that covers it, at equal length deny
-    /// before exempt before count.
+    /// before exempt before count. A client without an address could be anywhere: only a rule that
+    /// denies everybody covers it.
     pub fn matching(&self, source: &Source) -> Option<(IpNet, Action)> {
-        let address: IpAddr = source.address()?;
+        let covers = |(prefix, action): &&(IpNet, Action)| match source.address() {
+            Some(address) => prefix.contains(&address),
+            None => prefix.prefix_len() == 0 && *action == Action::Deny,
+        };
         self.0
             .iter()
-            .filter(|(prefix, _)| prefix.contains(&address))
+            .filter(covers)
             .max_by_key(|(prefix, action)| (prefix.prefix_len(), *action))
             .copied()
     }

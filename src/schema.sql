@@ -9,18 +9,23 @@
 -- One row for each address that failed lately.
 CREATE TABLE failure (
     -- Network order; IPv4 as ::ffff:a.b.c.d. The order of the keys is the order of the prefixes.
-    address   BLOB    NOT NULL PRIMARY KEY CHECK (length(address) = 16),
+    address     BLOB    NOT NULL PRIMARY KEY CHECK (length(address) = 16),
     -- The same as text; unknown:SERVICE for the clients of a service that have no address.
-    source    TEXT    NOT NULL,
+    source      TEXT    NOT NULL,
     -- Failures, decayed to the time `at`.
-    level     REAL    NOT NULL,
-    -- The last charged attempt, Unix milliseconds.
-    at        INTEGER NOT NULL,
-    -- Attempts of the last moments that were not refunded and may still be.
-    open      INTEGER NOT NULL DEFAULT 0,
+    level       REAL    NOT NULL CHECK (level BETWEEN 0 AND 1e9),
+    -- The last charged attempt and the first one, Unix milliseconds. A charge is only taken back
+    -- from the row that it was added to, which `since` tells.
+    at          INTEGER NOT NULL,
+    since       INTEGER NOT NULL DEFAULT 0,
+    -- Attempts that may still turn out right: of the `settle` that began at open_since, and of the
+    -- one before.
+    open_since  INTEGER NOT NULL DEFAULT 0,
+    open        INTEGER NOT NULL DEFAULT 0 CHECK (open >= 0),
+    open_before INTEGER NOT NULL DEFAULT 0 CHECK (open_before >= 0),
     -- The prefix lengths that mean anything for this address, as far as the curve goes.
-    widest    INTEGER NOT NULL DEFAULT 0,
-    narrowest INTEGER NOT NULL DEFAULT 128
+    widest      INTEGER NOT NULL DEFAULT 0,
+    narrowest   INTEGER NOT NULL DEFAULT 128
 ) STRICT, WITHOUT ROWID;
 
 -- The curve in force: what a prefix of each length may have. Written from the settings.

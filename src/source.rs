@@ -159,12 +159,13 @@ pub fn parse_host(host: &[u8]) -> Option<IpAddr> {
     if let Some(rest) = host.strip_prefix('[') {
         let (inside, port) = rest.split_once(']')?;
         let port = port.strip_prefix(':').unwrap_or(port);
-        return is_port_or_nothing(port).then(|| parse_v6(inside).map(IpAddr::V6)).flatten();
+        let address = inside.parse().map(IpAddr::V4).ok();
+        return address.or_else(|| parse_v6(inside).map(IpAddr::V6)).filter(|_| is_port(port));
     }
     if let Some((v4, port)) = host.split_once(':')
         && let Ok(v4) = v4.parse()
     {
-        return is_port_or_nothing(port).then_some(IpAddr::V4(v4));
+        return is_port(port).then_some(IpAddr::V4(v4));
     }
     host.parse().ok().map(IpAddr::V4).or_else(|| parse_v6(host).map(IpAddr::V6))
 }
@@ -174,7 +175,8 @@ fn parse_v6(text: &str) -> Option<Ipv6Addr> {
     text.split_once('%').map_or(text, |(address, _zone)| address).parse().ok()
 }
 
-fn is_port_or_nothing(text: &str) -> bool {
+/// A port, or the nothing that stands for none.
+fn is_port(text: &str) -> bool {
     text.is_empty() || (text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok())
 }
 
@@ -199,6 +201,26 @@ pub fn canonical(address: IpAddr, nat64: &[Ipv6Net]) -> IpAddr {
     }
     let folded = embedded(v6, nat64).filter(|v4| !v4.is_loopback() && v4.octets()[0] != 0);
     folded.map_or(address, IpAddr::V4)
+}
+
+/// Whether all of `prefix` lies where addresses count as the IPv4 address inside them, so that no
+/// source is ever covered by it.
+pub fn is_folded(prefix: &IpNet) -> bool {
+    let IpNet::V6(prefix) = prefix else { return false };
+    let ranges: [([u16; 8], u8); 6] = [
+        ([0; 8], 96),
+        ([0, 0, 0, 0, 0, 0xffff, 0, 0], 96),
+        ([0, 0, 0, 0, 0xffff, 0, 0, 0], 96),
+        ([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96),
+        ([0x2002, 0, 0, 0, 0, 0, 0, 0], 16),
+        ([0x2001, 0, 0, 0, 0, 0, 0, 0], 32),
+    ];
+    let inside = |(first, length): &([u16; 8], u8)| {
+        Ipv6Net::new((*first).into(), *length).is_ok_and(|range| range.contains(prefix))
+    };
+    // The two addresses in ::/96 that are none of IPv4.
+    let own = prefix.prefix_len() == 128 && prefix.addr().to_bits() <= 1;
+    !own && ranges.iter().any(inside)
 }
 
 fn embedded(v6: Ipv6Addr, nat64: &[Ipv6Net]) -> Option<Ipv4Addr> {

@@ -26,7 +26,7 @@ use ipnet::IpNet;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior, ffi};
 
-use crate::decide::Failures;
+use crate::decide::{Failures, Open};
 use crate::quota::Curve;
 use crate::source::{Family, Source, key_range};
 
@@ -112,7 +112,7 @@ impl Store {
         let identity = match file::examine(path)? {
             Some(identity) => identity,
             None => {
-                file::publish(path, |new| make(new, lock_wait))?;
+                file::publish(path, lock_wait, |new| make(new, lock_wait))?;
                 file::examine(path)?.ok_or_else(|| missing(path))?
             }
         };
@@ -136,14 +136,11 @@ impl Store {
         identity: file::Identity,
         lock_wait: Duration,
     ) -> Result<Store, StoreError> {
-        let mut store = Store {
-            conn: connect(path, lock_wait).map_err(|error| from_sqlite(path, error))?,
-            path: path.to_owned(),
-            identity,
-            patience: lock_wait,
-        };
-        store.patient(check_version)?;
-        Ok(store)
+        let started = Instant::now();
+        let mut conn = connect(path, lock_wait).map_err(|error| from_sqlite(path, error))?;
+        check_version(&mut conn, path)?;
+        let patience = lock_wait.saturating_sub(started.elapsed());
+        Ok(Store { conn, path: path.to_owned(), identity, patience })
     }
 
     /// Whether the file at the store's path is still the one that is open: it may have been
@@ -158,11 +155,11 @@ impl Store {
     ///
     /// [`StoreError::Busy`], [`StoreError::Sqlite`].
     pub fn failures_near(
-        &mut self,
+        &self,
         source: &Source,
         curve: &Curve,
     ) -> Result<Vec<Failures>, StoreError> {
-        self.patient(|conn, path| failures_near(conn, path, source, curve))
+        failures_near(&self.conn, &self.path, source, curve)
     }
 
     /// All failing addresses inside `prefix`, or everywhere, in the order of their keys.
@@ -170,11 +167,11 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError::Busy`], [`StoreError::Sqlite`].
-    pub fn entries(&mut self, prefix: Option<&IpNet>) -> Result<Vec<Entry>, StoreError> {
+    pub fn entries(&self, prefix: Option<&IpNet>) -> Result<Vec<Entry>, StoreError> {
         let everywhere = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(u128::MAX));
         let (first, last) = prefix.map_or(everywhere, key_range);
         let family = prefix.map(|net| Family::of_key(key_range(net).0));
-        let entries = self.patient(|conn, path| entries(conn, path, first, last))?;
+        let entries = entries(&self.conn, &self.path, first, last)?;
         // Keys of IPv4 lie inside ::/0, but IPv4 addresses do not.
         let same = |entry: &Entry| family.is_none_or(|f| f == Family::of_key(entry.failures.key));
         Ok(entries.into_iter().filter(same).collect())
@@ -190,6 +187,7 @@ impl Store {
         let path = &self.path;
         self.conn.busy_timeout(self.patience).map_err(|error| from_sqlite(path, error))?;
         let begun = self.conn.transaction_with_behavior(TransactionBehavior::Immediate);
+        // Only the wait for the lock counts, not what is done under it.
         self.patience = self.patience.saturating_sub(started.elapsed());
         Ok(Write::new(begun.map_err(|error| from_sqlite(path, error))?, path))
     }
@@ -203,18 +201,6 @@ impl Store {
             let _ = self.conn.busy_timeout(Duration::ZERO);
             let _ = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
-    }
-
-    /// Runs something that may wait for a lock, and counts the wait.
-    fn patient<T>(
-        &mut self,
-        work: impl FnOnce(&mut Connection, &Path) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let started = Instant::now();
-        self.conn.busy_timeout(self.patience).map_err(|error| from_sqlite(&self.path, error))?;
-        let done = work(&mut self.conn, &self.path);
-        self.patience = self.patience.saturating_sub(started.elapsed());
-        done
     }
 }
 
@@ -243,11 +229,11 @@ fn connect(path: &Path, lock_wait: Duration) -> rusqlite::Result<Connection> {
 fn make(path: &Path, lock_wait: Duration) -> Result<(), StoreError> {
     let fill = || {
         let mut conn = connect(path, lock_wait)?;
+        // All of it into the one file, which is about to get its name.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         conn.pragma_update(None, "application_id", APPLICATION_ID)?;
         upgrade(&mut conn)?;
-        // All of it into the one file, which is about to get its name.
-        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         conn.close().map_err(|(_, error)| error)
     };
     fill().map_err(|error| from_sqlite(path, error))
@@ -294,11 +280,10 @@ fn failures_near(
     let widest = source.prefix(*curve.lengths(source).start());
     let (first, last) = key_range(&widest);
     let select = || -> rusqlite::Result<Vec<Failures>> {
-        conn.prepare(
-            "SELECT address, level, at, open FROM failure WHERE address BETWEEN ?1 AND ?2",
-        )?
-        .query_map((first.octets(), last.octets()), failures)?
-        .collect()
+        let sql = format!("SELECT {COLUMNS} FROM failure WHERE address BETWEEN ?1 AND ?2");
+        let mut select = conn.prepare(&sql)?;
+        let rows = select.query_map((first.octets(), last.octets()), failures)?;
+        rows.filter_map(Result::transpose).collect()
     };
     select().map_err(|error| from_sqlite(path, error))
 }
@@ -310,27 +295,39 @@ fn entries(
     last: Ipv6Addr,
 ) -> Result<Vec<Entry>, StoreError> {
     let select = || -> rusqlite::Result<Vec<Entry>> {
-        conn.prepare(
-            "SELECT address, level, at, open, source, widest, narrowest FROM failure
-             WHERE address BETWEEN ?1 AND ?2 ORDER BY address",
-        )?
-        .query_map((first.octets(), last.octets()), |row| {
-            let lengths = (row.get(5)?, row.get(6)?);
-            Ok(Entry { failures: failures(row)?, source: row.get(4)?, lengths })
-        })?
-        .collect()
+        let sql = format!(
+            "SELECT {COLUMNS}, source, widest, narrowest FROM failure
+             WHERE address BETWEEN ?1 AND ?2 ORDER BY address"
+        );
+        let mut select = conn.prepare(&sql)?;
+        let rows = select.query_map((first.octets(), last.octets()), |row| {
+            let Some(failures) = failures(row)? else { return Ok(None) };
+            let length = |column| row.get(column).map(|n: i64| n.clamp(0, 128) as u8);
+            let lengths = (length(8)?, length(9)?);
+            Ok(Some(Entry { failures, source: row.get(7)?, lengths }))
+        })?;
+        rows.filter_map(Result::transpose).collect()
     };
     select().map_err(|error| from_sqlite(path, error))
 }
 
-/// The first four columns of a row.
-fn failures(row: &Row<'_>) -> rusqlite::Result<Failures> {
-    Ok(Failures {
-        key: Ipv6Addr::from(row.get::<_, [u8; 16]>(0)?),
-        level: row.get(1)?,
+/// The columns that [`failures`] reads, in this order.
+const COLUMNS: &str = "address, level, at, since, open_since, open, open_before";
+
+/// Reads a row that people may have edited: what makes no sense counts for nothing, and never keeps
+/// the rows beside it from being counted. `None` if its address is none.
+fn failures(row: &Row<'_>) -> rusqlite::Result<Option<Failures>> {
+    let key = row.get_ref(0)?.as_blob().ok().and_then(|key| <[u8; 16]>::try_from(key).ok());
+    let Some(key) = key else { return Ok(None) };
+    let level: f64 = row.get(1)?;
+    let count = |column| row.get(column).map(|n: i64| n.clamp(0, i64::from(u32::MAX)) as u32);
+    Ok(Some(Failures {
+        key: Ipv6Addr::from(key),
+        level: if level.is_finite() { level.max(0.0) } else { 0.0 },
         at: row.get(2)?,
-        open: row.get(3)?,
-    })
+        since: row.get(3)?,
+        open: Open { since: row.get(4)?, current: count(5)?, before: count(6)? },
+    }))
 }
 
 fn missing(path: &Path) -> StoreError {

@@ -32,10 +32,12 @@ unsafe extern "C" {
     fn pam_syslog(pamh: *const PamHandle, priority: c_int, format: *const c_char, ...);
 }
 
-/// The charge that one transaction made, kept in its handle from `auth` to `account`.
+/// The charge that one transaction made, kept in its handle from `auth` on.
 pub struct Charge {
     /// What to refund; taken by the first refund.
     pub ticket: Cell<Option<Ticket>>,
+    /// After a refund: how many times credentials were set since.
+    pub refunded: Cell<Option<u32>>,
     /// Whether this module was the first of its stack to ask for the password.
     pub prompted: bool,
 }
@@ -121,6 +123,28 @@ impl PamExt for PamHandle {
 /// versions of this one may be in the same process: the version keeps their types apart.
 fn data_name(name: &str) -> String {
     format!("pam_prefixquota-{}:{name}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Runs `work` with SIGXFSZ held back: where the file size is limited (RLIMIT_FSIZE), writing to the
+/// store must fail, not kill the caller.
+pub fn without_file_size_signal<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: both sets are initialised by libc before they are read, and live on this stack; the
+    // calls change only the mask of this thread, which is restored below. `work` does not unwind.
+    unsafe {
+        let mut signal = std::mem::zeroed();
+        let mut before = std::mem::zeroed();
+        libc::sigemptyset(&raw mut signal);
+        libc::sigaddset(&raw mut signal, libc::SIGXFSZ);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signal, &raw mut before);
+        let done = work();
+        // One that came meanwhile is taken, unless the caller had held it back himself.
+        if libc::sigismember(&raw const before, libc::SIGXFSZ) == 0 {
+            let no_time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            libc::sigtimedwait(&raw const signal, std::ptr::null_mut(), &raw const no_time);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        done
+    }
 }
 
 /// The user as whom this process acts; 0 is root.

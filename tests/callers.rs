@@ -112,6 +112,21 @@ fn a_caller_that_is_not_root_is_left_alone_unless_nonroot() {
 }
 
 #[test]
+fn a_limited_file_size_is_an_error_and_no_signal() {
+    let dir = lab("on_error=deny");
+    for limit in [0, 4_096, 8_192, 30_000] {
+        let codes = at_once(1, |_| {
+            let sizes = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+            // SAFETY: a child that limits only itself.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const sizes) }, 0);
+            start(dir.path(), "wrong", "2001:db8::1").authenticate()
+        });
+        assert_eq!(codes, [MAXTRIES], "{limit} bytes");
+    }
+    assert_eq!(start(dir.path(), "wrong", "2001:db8::1").authenticate(), PERM_DENIED, "mended");
+}
+
+#[test]
 fn a_directory_of_somebody_else_is_refused() {
     if !common::root_or_skip("a_directory_of_somebody_else_is_refused") {
         return;

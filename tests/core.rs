@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use common::book::{Book, spread, v6};
 use pam_prefixquota::config::Settings;
 use pam_prefixquota::decay;
-use pam_prefixquota::decide::{Failures, Tally};
+use pam_prefixquota::decide::{Failures, Open, Tally};
 use pam_prefixquota::source::{Family, Source, canonical, key_range, locate, parse_prefix};
 use proptest::prelude::*;
 
@@ -212,6 +212,8 @@ fn i25_raw_bytes_of_pam_rhost() {
         (b"2001:DB8:0::1", None, some("2001:db8::1")),
         (b"[2001:db8::1]", None, some("2001:db8::1")),
         (b"[2001:db8::1]:22", None, some("2001:db8::1")),
+        (b"[192.0.2.1]", None, some("192.0.2.1")),
+        (b"[2001:db8::1]x", None, some("unknown:sshd")),
         (b"192.0.2.1:22", None, some("192.0.2.1")),
         (b"::ffff:192.0.2.1", None, some("192.0.2.1")),
         (b"fe80::77%lo", None, some("fe80::77")),
@@ -337,7 +339,7 @@ proptest! {
         let pace = Settings::default().pace();
         let now = 5 * HOUR;
         let rows: Vec<Failures> = rows.into_iter().map(|(address, level, at)| {
-            Failures { key: Source::of(address, &[]).key(), level, at, open: 0 }
+            Failures { key: Source::of(address, &[]).key(), level, at, since: 0, open: Open { since: 0, current: 0, before: 0 } }
         }).collect();
         let source = Source::of(address, &[]);
         let tally = Tally::new(&source, &rows, now, pace);

@@ -104,7 +104,10 @@ fn every_wrong_line_says_where_what_and_what_is_expected() {
         ("nat64 = 2001:db8::/33", "cannot be a NAT64 prefix"),
         ("nat64 = 192.0.2.0/24", "cannot be a NAT64 prefix"),
         ("database = relative.db", "database = relative.db: expected an absolute path"),
-        ("max_rows = 0", "expected a number from 1"),
+        ("max_rows = 9", "expected a number from 10 "),
+        ("lock_wait = 0s", "from 1s to 1m"),
+        ("deny = 2002:c000:200::/40", "addresses inside 2002:c000:200::/40 count as the IPv4"),
+        ("exempt = 64:ff9b::/96", "expected that one"),
         ("= 5", "unknown setting \"\""),
         ("\u{1b}[31m = 5", "unknown setting \"?[31m\""),
     ];

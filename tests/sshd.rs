@@ -102,6 +102,26 @@ fn key_login_from_a_closed_address() {
 }
 
 #[test]
+fn a_key_does_not_forgive_the_guess_before_it() {
+    let Some(lab) = lab::enter("a_key_does_not_forgive_the_guess_before_it", &[SSHD]) else {
+        return;
+    };
+    let sshd = guarded_sshd(&lab);
+    let prefix = format!("{SOURCE}/128");
+    sshd.key_login(SOURCE, USER).expect_admitted("a key alone");
+    for guess in 1..=4 {
+        sshd.guess_then_key(SOURCE, USER).expect_admitted("a wrong password, then a key");
+        // sshd tells after it has let the user in.
+        let counted = f64::from(guess).min(2.0);
+        await_until("the guess to be counted", || lab.count(&prefix) == counted);
+    }
+    assert_eq!(lab.wrong_passwords("sshd", SOURCE), 2, "guesses that reached pam_unix");
+    sshd.login(NEIGHBOUR, USER, PASSWORD, "wrong").expect_refused("a wrong password");
+    sshd.login(NEIGHBOUR, USER, PASSWORD, RIGHT).expect_admitted("a right one");
+    assert_eq!(lab.count(&format!("{NEIGHBOUR}/128")), 1.0, "a right password is refunded");
+}
+
+#[test]
 fn a_cancelled_prompt_costs_nothing() {
     let Some(lab) = lab::enter("a_cancelled_prompt_costs_nothing", &[SSHD]) else { return };
     let sshd = guarded_sshd(&lab);

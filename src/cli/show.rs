@@ -225,7 +225,7 @@ pub fn example() -> Report {
 }
 
 fn entries(context: &Context, prefix: Option<&ipnet::IpNet>) -> Result<Vec<Entry>, String> {
-    let Some(mut store) = context.existing_store()? else { return Ok(Vec::new()) };
+    let Some(store) = context.existing_store()? else { return Ok(Vec::new()) };
     let mut entries = store.entries(prefix).map_err(|error| error.to_string())?;
     let now = SystemClock.now();
     entries.retain(|entry| left(entry, context, now) >= decay::FADED);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::Settings;
-use crate::source::parse_prefix;
+use crate::source::{is_folded, parse_prefix};
 
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
@@ -164,7 +164,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "lock_wait",
         default: "5s",
         help: "How long to wait for other processes that write to the store.",
-        kind: Kind::Duration(0..=MINUTE, |s| &mut s.lock_wait),
+        kind: Kind::Duration(SECOND..=MINUTE, |s| &mut s.lock_wait),
     },
     Setting {
         name: "prompt",
@@ -197,7 +197,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "1000000",
         help: "How many failing addresses are kept. Beyond, those with the lightest counts go \
                first.",
-        kind: Kind::Number(1..=100_000_000, |s| &mut s.max_rows),
+        kind: Kind::Number(10..=100_000_000, |s| &mut s.max_rows),
     },
 ];
 
@@ -229,8 +229,7 @@ impl Setting {
                 *field(settings) = word == 1;
             }
             Kind::Prefixes(field) => {
-                let prefixes: Vec<IpNet> =
-                    words(text).map(parse_prefix).collect::<Result<_, _>>()?;
+                let prefixes: Vec<IpNet> = words(text).map(parse_rule).collect::<Result<_, _>>()?;
                 field(settings).extend(prefixes);
             }
             Kind::Translators(field) => {
@@ -323,6 +322,16 @@ fn show_duration(milliseconds: i64) -> String {
     let fits = |length: i64| milliseconds != 0 && milliseconds % length == 0;
     let (unit, length) = UNITS.into_iter().find(|(_, n)| fits(*n)).unwrap_or(('s', SECOND));
     format!("{}{unit}", milliseconds / length)
+}
+
+fn parse_rule(text: &str) -> Result<IpNet, String> {
+    let prefix = parse_prefix(text)?;
+    if is_folded(&prefix) {
+        return Err(format!(
+            "addresses inside {prefix} count as the IPv4 address in them: expected that one"
+        ));
+    }
+    Ok(prefix)
 }
 
 fn parse_translator(text: &str) -> Result<Ipv6Net, String> {

@@ -1,10 +1,11 @@
 //! The file itself: whose it is, and how it comes into being.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::StoreError;
 use crate::sys::effective_user;
@@ -62,22 +63,29 @@ fn is_foreign(owner: u32) -> bool {
     owner != 0 && owner != effective_user()
 }
 
+/// What SQLite keeps beside a store.
+const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
 /// Makes a new file beside `path`, lets `fill` fill it, and gives it its name only then, so that
 /// nobody ever sees it half done. If another process was faster, its file stays.
 pub fn publish(
     path: &Path,
+    lock_wait: Duration,
     fill: impl FnOnce(&Path) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut new = path.to_owned().into_os_string();
     // Not the process number: two processes in different namespaces may have the same.
-    new.push(format!(".new-{:016x}", RandomState::new().hash_one(0)));
-    let new = Path::new(&new);
-    let done = create(new)
-        .map_err(|error| StoreError::Io(path.to_owned(), error))
-        .and_then(|()| fill(new))
-        .and_then(|()| link(new, path).map_err(|error| StoreError::Io(path.to_owned(), error)));
-    // Linked or failed: either way the temporary name goes.
-    let _ = fs::remove_file(new);
+    let new = beside(path, &format!(".new-{:016x}", RandomState::new().hash_one(0)));
+    let io = |error| StoreError::Io(path.to_owned(), error);
+    let done = create(&new).map_err(io).and_then(|()| fill(&new)).and_then(|()| {
+        let directory = lock_directory(path, lock_wait)?;
+        let named = name(&new, path).map_err(io);
+        drop(directory);
+        named
+    });
+    // Named, superfluous or failed: the temporary name and all beside it go.
+    for suffix in COMPANIONS.iter().chain(&[""]) {
+        let _ = fs::remove_file(beside(&new, suffix));
+    }
     done
 }
 
@@ -87,9 +95,40 @@ fn create(path: &Path) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o600))
 }
 
-fn link(new: &Path, path: &Path) -> io::Result<()> {
-    match fs::hard_link(new, path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+/// Gives a new store its name, in a directory that is locked. A store that somebody deleted by hand
+/// left its log behind: SQLite would take it for the log of the new one.
+fn name(new: &Path, path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(());
     }
+    for suffix in COMPANIONS {
+        match fs::remove_file(beside(path, suffix)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::rename(new, path)
+}
+
+/// Locks the directory of `path` against others that make a store; the lock goes with the file.
+fn lock_directory(path: &Path, lock_wait: Duration) -> Result<File, StoreError> {
+    let io = |error| StoreError::Io(path.to_owned(), error);
+    let directory = File::open(path.parent().unwrap_or(Path::new("/"))).map_err(io)?;
+    let started = Instant::now();
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Ok(directory),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+            Err(TryLockError::WouldBlock) if started.elapsed() >= lock_wait => {
+                return Err(StoreError::Busy(path.to_owned()));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
 }

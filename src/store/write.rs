@@ -4,12 +4,12 @@ use std::net::Ipv6Addr;
 use std::path::Path;
 
 use ipnet::IpNet;
-use rusqlite::Transaction;
+use rusqlite::{OptionalExtension, ToSql, Transaction};
 
-use super::{StoreError, failures_near, from_sqlite};
+use super::{COLUMNS, StoreError, failures_near, from_sqlite};
 use crate::config::Settings;
 use crate::decay::{FADED, remaining};
-use crate::decide::{Failures, Tally, is_young};
+use crate::decide::{Failures, Open, Pace, Tally};
 use crate::quota::Curve;
 use crate::source::{Family, Source, key_range};
 
@@ -33,6 +33,8 @@ pub struct Ticket {
     key: Ipv6Addr,
     /// When it was charged, Unix milliseconds.
     at: i64,
+    /// Of the row that it was added to.
+    since: i64,
 }
 
 /// A transaction that holds the write lock; rolled back unless [`Write::commit`] is called.
@@ -76,27 +78,31 @@ impl<'s> Write<'s> {
             let meta = self.meta()?;
             self.keep_policy(&meta, settings)?;
             self.remove(tally.faded().iter().take(PRUNE))?;
-            match tally.own() {
-                Some(own) => self.add_to(own, now, settings)?,
+            let since = match tally.own() {
+                Some(own) => {
+                    self.add_to(own, now, settings)?;
+                    own.since
+                }
                 None => {
                     self.insert(source, now)?;
                     self.sweep(&meta, source, now, settings)?;
+                    now
                 }
-            }
-            Ok(Ticket { key: source.key(), at: now })
+            };
+            Ok(Ticket { key: source.key(), at: now, since })
         };
         charge().map_err(|error| from_sqlite(self.path, error))
     }
 
-    /// Takes one charge back. A row that was removed meanwhile stays removed.
+    /// Takes one charge back; nothing if the row that it was added to was removed meanwhile.
     ///
     /// # Errors
     ///
     /// [`StoreError::Sqlite`].
-    pub fn refund(self, ticket: &Ticket, half_life: i64) -> Result<Write<'s>, StoreError> {
+    pub fn refund(self, ticket: &Ticket, pace: Pace) -> Result<Write<'s>, StoreError> {
         self.change(ticket, |own| {
-            own.level -= remaining(1.0, ticket.at, own.at, half_life);
-            own.open = own.open.saturating_sub(1);
+            own.level -= remaining(1.0, ticket.at, own.at, pace.half_life);
+            own.open = own.open.closed(ticket.at, pace.settle);
         })
     }
 
@@ -105,19 +111,23 @@ impl<'s> Write<'s> {
     /// # Errors
     ///
     /// [`StoreError::Sqlite`].
-    pub fn settle(self, ticket: &Ticket) -> Result<Write<'s>, StoreError> {
-        self.change(ticket, |own| own.open = own.open.saturating_sub(1))
+    pub fn settle(self, ticket: &Ticket, pace: Pace) -> Result<Write<'s>, StoreError> {
+        self.change(ticket, |own| own.open = own.open.closed(ticket.at, pace.settle))
     }
 
     /// After the clock was set back: no row may be from the future. Counts stay as they are, and
-    /// decay from now on.
+    /// decay from now on; charges made before can no longer be told from others, and stand.
     ///
     /// # Errors
     ///
     /// [`StoreError::Sqlite`].
     pub fn mend_clock(self, now: i64) -> Result<Write<'s>, StoreError> {
         self.tx
-            .execute("UPDATE failure SET at = ?1 WHERE at > ?1", [now])
+            .execute(
+                "UPDATE failure SET at = ?1, since = ?1, open_since = ?1, open = 0, open_before = 0
+                 WHERE at > ?1",
+                [now],
+            )
             .map_err(|error| from_sqlite(self.path, error))?;
         Ok(self)
     }
@@ -150,13 +160,24 @@ impl<'s> Write<'s> {
         self.tx.commit().map_err(|error| from_sqlite(self.path, error))
     }
 
+    /// Whatever people made of it by hand has a meaning: nothing there is like nothing known yet.
     fn meta(&self) -> rusqlite::Result<Meta> {
         let select = "SELECT (SELECT value FROM meta WHERE key = 'policy'),
                              (SELECT value FROM meta WHERE key = 'rows'),
                              (SELECT value FROM meta WHERE key = 'sweep_from')";
         self.tx.query_row(select, [], |row| {
-            Ok(Meta { policy: row.get(0)?, rows: row.get(1)?, sweep_from: row.get(2)? })
+            let sweep_from = row.get_ref(2)?.as_blob().ok().and_then(|key| key.try_into().ok());
+            Ok(Meta {
+                policy: row.get_ref(0)?.as_str().unwrap_or_default().to_owned(),
+                rows: row.get_ref(1)?.as_i64().unwrap_or(0),
+                sweep_from: sweep_from.unwrap_or([0; 16]),
+            })
         })
+    }
+
+    fn set_meta(&self, key: &str, value: impl ToSql) -> rusqlite::Result<()> {
+        let set = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
+        self.tx.execute(set, (key, value)).map(drop)
     }
 
     /// Keeps the curve and the half-life in the store, for the view that people read.
@@ -165,11 +186,8 @@ impl<'s> Write<'s> {
         if meta.policy == policy {
             return Ok(());
         }
-        self.tx.execute("UPDATE meta SET value = ?1 WHERE key = 'policy'", [&policy])?;
-        self.tx.execute(
-            "UPDATE meta SET value = ?1 WHERE key = 'half_life_ms'",
-            [settings.half_life],
-        )?;
+        self.set_meta("policy", &policy)?;
+        self.set_meta("half_life_ms", settings.half_life)?;
         self.tx.execute("DELETE FROM quota", [])?;
         let mut insert = self.tx.prepare("INSERT INTO quota VALUES (?1, ?2, ?3)")?;
         for family in Family::ALL {
@@ -184,22 +202,42 @@ impl<'s> Write<'s> {
     fn add_to(&self, own: &Failures, now: i64, settings: &Settings) -> rusqlite::Result<()> {
         let pace = settings.pace();
         let level = remaining(own.level, own.at, now, pace.half_life) + 1.0;
-        let open = if is_young(own.at, now, pace) { own.open.saturating_add(1) } else { 1 };
-        self.tx.execute(
-            "UPDATE failure SET level = ?2, at = ?3, open = ?4 WHERE address = ?1",
-            (own.key.octets(), level, now, open),
-        )?;
-        Ok(())
+        self.update(&Failures { level, at: now, open: own.open.charged(now, pace.settle), ..*own })
     }
 
     fn insert(&self, source: &Source, now: i64) -> rusqlite::Result<()> {
+        let open = Open::first(now);
         let lengths = source.lengths();
-        self.tx.execute(
-            "INSERT INTO failure (address, source, level, at, open, widest, narrowest)
-             VALUES (?1, ?2, 1.0, ?3, 1, ?4, ?5)",
-            (source.key().octets(), source.to_string(), now, lengths.start(), lengths.end()),
-        )?;
-        Ok(())
+        one_row(self.tx.execute(
+            "INSERT INTO failure (address, source, level, at, since, open_since, open, open_before,
+                                  widest, narrowest)
+             VALUES (?1, ?2, 1.0, ?3, ?3, ?4, ?5, ?6, ?7, ?8)",
+            (
+                source.key().octets(),
+                source.to_string(),
+                now,
+                open.since,
+                open.current,
+                open.before,
+                lengths.start(),
+                lengths.end(),
+            ),
+        ))
+    }
+
+    fn update(&self, row: &Failures) -> rusqlite::Result<()> {
+        one_row(self.tx.execute(
+            "UPDATE failure SET level = ?2, at = ?3, open_since = ?4, open = ?5, open_before = ?6
+             WHERE address = ?1",
+            (
+                row.key.octets(),
+                row.level,
+                row.at,
+                row.open.since,
+                row.open.current,
+                row.open.before,
+            ),
+        ))
     }
 
     /// Counts a new row. With every eighth the search for faded rows goes on; when there are too
@@ -212,7 +250,7 @@ impl<'s> Write<'s> {
         settings: &Settings,
     ) -> rusqlite::Result<()> {
         let rows = meta.rows.saturating_add(1);
-        self.tx.execute("UPDATE meta SET value = ?1 WHERE key = 'rows'", [rows])?;
+        self.set_meta("rows", rows)?;
         let excess = rows.saturating_sub(i64::from(settings.max_rows));
         let excess = usize::try_from(excess).unwrap_or(0).min(PRUNE);
         if excess == 0 && rows % SWEEP_EVERY != 0 {
@@ -220,7 +258,13 @@ impl<'s> Write<'s> {
         }
         let mut seen = self.after(meta.sweep_from, now, settings)?;
         let next = seen.last().map_or([0; 16], |(key, _)| key.octets());
-        self.tx.execute("UPDATE meta SET value = ?1 WHERE key = 'sweep_from'", [next])?;
+        self.set_meta("sweep_from", next)?;
+        if next <= meta.sweep_from {
+            // Once in each round, whatever was done by hand is counted again.
+            let count = "SELECT count(*) FROM failure";
+            let rows: i64 = self.tx.query_row(count, [], |row| row.get(0))?;
+            self.set_meta("rows", rows)?;
+        }
         // Even if it is the lightest: else every guess from a new address would be free.
         seen.retain(|(key, _)| *key != new.key());
         seen.sort_by(|a, b| a.1.total_cmp(&b.1));
@@ -264,24 +308,24 @@ impl<'s> Write<'s> {
         change: impl FnOnce(&mut Failures),
     ) -> Result<Write<'s>, StoreError> {
         let write = || {
-            let row = self
-                .tx
-                .prepare("SELECT address, level, at, open FROM failure WHERE address = ?1")?
-                .query_map([ticket.key.octets()], super::failures)?
-                .next()
-                .transpose()?;
-            let Some(mut own) = row else { return Ok(()) };
+            let select = format!("SELECT {COLUMNS} FROM failure WHERE address = ?1");
+            let row =
+                self.tx.query_row(&select, [ticket.key.octets()], super::failures).optional()?;
+            let Some(mut own) = row.flatten().filter(|own| own.since == ticket.since) else {
+                return Ok(());
+            };
             change(&mut own);
-            if own.level < FADED {
-                return self.remove([own.key].iter());
-            }
-            self.tx.execute(
-                "UPDATE failure SET level = ?2, open = ?3 WHERE address = ?1",
-                (own.key.octets(), own.level, own.open),
-            )?;
-            Ok(())
+            if own.level < FADED { self.remove([own.key].iter()) } else { self.update(&own) }
         };
         write().map_err(|error| from_sqlite(self.path, error))?;
         Ok(self)
+    }
+}
+
+/// A charge that was not written, whatever kept it from being, is not a charge.
+fn one_row(written: rusqlite::Result<usize>) -> rusqlite::Result<()> {
+    match written? {
+        1 => Ok(()),
+        other => Err(rusqlite::Error::StatementChangedRows(other)),
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use pam_prefixquota::config::Settings;
 use pam_prefixquota::decay;
-use pam_prefixquota::decide::{self, Failures, Standing, Tally, Verdict};
+use pam_prefixquota::decide::{self, Failures, Open, Standing, Tally, Verdict};
 use pam_prefixquota::source::Source;
 
 /// Rows in memory, and a clock that stands until it is moved.
@@ -65,8 +65,13 @@ impl Book {
 
     pub fn charge(&mut self, address: IpAddr) {
         let key = Source::of(address, &[]).key();
-        let row =
-            self.rows.entry(key).or_insert(Failures { key, level: 0.0, at: self.now, open: 0 });
+        let row = self.rows.entry(key).or_insert(Failures {
+            key,
+            level: 0.0,
+            at: self.now,
+            since: self.now,
+            open: Open::first(self.now),
+        });
         row.level = decay::remaining(row.level, row.at, self.now, self.settings.half_life) + 1.0;
         row.at = self.now;
     }

@@ -81,6 +81,14 @@ impl<'a> Sshd<'a> {
         self.connect(source, user, "none", &["PreferredAuthentications=publickey", &identity])
     }
 
+    /// A wrong password first and then the user's key, on one connection.
+    pub fn guess_then_key(&self, source: &str, user: &str) -> Outcome {
+        let key = file(self.lab, "userkey");
+        let identity = format!("IdentityFile={}", key.display());
+        let methods = "PreferredAuthentications=password,publickey";
+        self.connect(source, user, "wrong", &[methods, &identity])
+    }
+
     fn connect(&self, source: &str, user: &str, answer: &str, options: &[&str]) -> Outcome {
         let port = PORT.to_string();
         let mut command = Command::new("timeout");
