@@ -157,16 +157,18 @@ impl<'h> Call<'h> {
     }
 
     fn authenticate(&mut self) -> Result<Outcome, StoreError> {
-        let Some(source) = self.source() else {
-            return Ok(Outcome::Pass);
-        };
+        let Some(source) = self.source() else { return Ok(Outcome::Pass) };
+        if self.is_charged() {
+            return Ok(self.pass(&source, "charged already by another line of this stack"));
+        }
+        // An attempt before this one on the same handle failed, whatever becomes of this one.
+        if let Some(charge) = self.pam.charge(&self.charge_name()) {
+            charge.ticket.set(None);
+        }
         match self.guard().by_rule(&source) {
             Some(Verdict::Deny(refusal)) => return Ok(self.refuse(&source, &refusal)),
             Some(_) => return Ok(self.pass(&source, "exempt")),
             None => {}
-        }
-        if self.is_charged() {
-            return Ok(self.pass(&source, "charged already by another line of this stack"));
         }
         let mut store = self.open()?;
         if let Verdict::Deny(refusal) = self.guard().look(&mut store, &source)? {

@@ -307,6 +307,17 @@ fn without_enforcing_nothing_is_denied_and_counts_stay_true() {
 }
 
 #[test]
+fn an_attempt_that_was_not_charged_refunds_no_earlier_one() {
+    let lab = Lab::new("enforcing=no");
+    let mut pam = lab.start("right", "2001:db8::1");
+    for _ in 0..3 {
+        assert_eq!(pam.authenticate(), SUCCESS);
+    }
+    assert_eq!(pam.account(), SUCCESS);
+    lab.assert_failures(2.0);
+}
+
+#[test]
 fn an_unusable_store_is_answered_as_on_error_says() {
     type Spoil = fn(&Lab);
     let spoils: [(&str, Spoil); 4] = [
