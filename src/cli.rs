@@ -11,10 +11,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use ipnet::IpNet;
 use pam_prefixquota::config::{Config, Place, Settings};
 use pam_prefixquota::guard::{Guard, SystemClock};
 use pam_prefixquota::rules::Rules;
-use pam_prefixquota::source::{Source, parse_host};
+use pam_prefixquota::source::{Source, parse_host, parse_prefix};
 use pam_prefixquota::store::{Store, StoreError};
 use serde_json::Value;
 
@@ -61,13 +62,20 @@ pub fn run(args: &Args) -> Result<Report, String> {
     match &args.command {
         Command::Status => show::status(&context()?),
         Command::Check { address, all } => show::check(&context()?, address, *all),
-        Command::Top { limit } => show::top(&context()?, *limit),
+        Command::Top { limit } => show::top(&context()?, usize::from(*limit)),
         Command::List { prefix } => show::list(&context()?, prefix.as_deref()),
         Command::Policy => Ok(show::policy(&context()?)),
         Command::Record { address } => edit::record(&context()?, address),
         Command::Forgive { prefix } => edit::forgive(&context()?, prefix),
         Command::Config { example: true } => Ok(show::example()),
         Command::Config { example: false } => Ok(show::config(&context()?)),
+        Command::Enable { .. } | Command::Disable { .. }
+            if args.database.is_some() || args.config.is_some() =>
+        {
+            Err("--database and --config do not reach the module: expected database= and config= \
+                 as arguments of its two lines"
+                .to_owned())
+        }
         Command::Enable { service, dry_run, pam_dir } => stacks::enable(pam_dir, service, *dry_run),
         Command::Disable { service, dry_run, pam_dir } => {
             stacks::disable(pam_dir, service, *dry_run)
@@ -110,13 +118,8 @@ impl Context {
 
     /// The store, if there is one: who only looks makes none.
     fn existing_store(&self) -> Result<Option<Store>, String> {
-        match Store::open_existing(&self.settings().database, self.lock_wait()) {
-            // No directory either: nothing was ever counted here.
-            Err(StoreError::Io(_, error)) if error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(None)
-            }
-            other => other.map_err(|error| readable(&error)),
-        }
+        let store = Store::open_existing(&self.settings().database, self.lock_wait());
+        store.map_err(|error| readable(&error))
     }
 
     fn lock_wait(&self) -> Duration {
@@ -132,6 +135,14 @@ impl Context {
         })?;
         Ok(Source::of(parsed, &self.settings().nat64))
     }
+
+    /// A prefix that a person names: an address in any form stands for what it counts as.
+    fn prefix(&self, text: &str) -> Result<IpNet, String> {
+        match parse_host(text.as_bytes()) {
+            Some(_) => self.source(text).map(|source| source.prefix(source.family().bits())),
+            None => parse_prefix(text),
+        }
+    }
 }
 
 fn absolute(path: &Path) -> Result<String, String> {
@@ -143,6 +154,10 @@ fn readable(error: &StoreError) -> String {
     match error {
         StoreError::Io(_, cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
             format!("{error}; the store is root's, try sudo")
+        }
+        StoreError::Io(directory, cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+            let directory = directory.display();
+            format!("{error}; nothing can be counted until `install -d -m 0700 {directory}`")
         }
         _ => error.to_string(),
     }

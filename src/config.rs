@@ -204,7 +204,9 @@ impl Config {
         let Some((setting, slot)) =
             SETTINGS.iter().zip(&mut self.places).find(|(setting, _)| setting.name == name)
         else {
-            return self.problem(place, format!("unknown setting \"{}\"", printable(name)));
+            let found = printable(name);
+            let text = format!("unknown setting \"{found}\": expected one of `prefixquota config`");
+            return self.problem(place, text);
         };
         match setting.set(&mut self.settings, value) {
             Ok(()) => *slot = place,
@@ -220,7 +222,7 @@ impl Config {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return,
             Err(error) => {
-                let text = format!("cannot be read ({error}); the defaults are used");
+                let text = format!("cannot be read ({error})");
                 return self.problem(Place::File(file.to_owned()), text);
             }
         };

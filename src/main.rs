@@ -30,6 +30,8 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &str) -> ExitCode {
+    // It may repeat an argument: one line all the same.
+    let error: String = error.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     let _ = writeln!(anstream::stderr(), "prefixquota: {error}");
     ExitCode::from(2)
 }

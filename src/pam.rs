@@ -149,14 +149,19 @@ impl<'h> Call<'h> {
     fn new(pam: &'h mut PamHandle, args: &[&CStr], flags: PamFlag) -> Call<'h> {
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.to_bytes()).collect();
         let config = Config::load(None, &args);
-        for problem in config.problems.iter().take(MAX_PROBLEMS) {
-            pam.log(libc::LOG_ERR, &format!("{problem}; this line is skipped"));
-        }
         let rules = config.settings.rules();
         Call { pam, config, rules, flags }
     }
 
+    /// Wrong settings are logged where a login begins, not by every hook.
+    fn report_problems(&self) {
+        for problem in self.config.problems.iter().take(MAX_PROBLEMS) {
+            self.pam.log(libc::LOG_ERR, &format!("{problem}; skipped"));
+        }
+    }
+
     fn authenticate(&mut self) -> Result<Outcome, StoreError> {
+        self.report_problems();
         let Some(source) = self.source() else { return Ok(Outcome::Pass) };
         if self.is_charged() {
             return Ok(self.pass(&source, "charged already by another line of this stack"));
@@ -219,6 +224,7 @@ impl<'h> Call<'h> {
             }
             return Ok(Outcome::Pass);
         }
+        self.report_problems();
         let Some(source) = self.source() else { return Ok(Outcome::Pass) };
         if !self.config.enforce {
             return Ok(Outcome::Pass);

@@ -539,7 +539,11 @@ fn a_store_that_others_could_change_is_refused() {
     assert!(text.contains("No such file"), "{text}");
     let text = refused(&|lab| fs::write(&lab.settings.database, "noise, not a database").unwrap());
     assert!(text.contains("not a database") || text.contains("not a store"), "{text}");
-    let text = refused(&|lab| fs::write(&lab.settings.database, "").unwrap());
+    let text = refused(&|lab| {
+        rusqlite::Connection::open(&lab.settings.database)
+            .and_then(|other| other.execute_batch("CREATE TABLE t (a)"))
+            .unwrap();
+    });
     assert!(text.contains("not a store of prefixquota"), "{text}");
     let text = refused(&|lab| {
         drop(lab.store());
@@ -547,6 +551,17 @@ fn a_store_that_others_could_change_is_refused() {
         conn.execute_batch("PRAGMA user_version = 99").unwrap();
     });
     assert!(text.contains("has version 99"), "{text}");
+}
+
+#[test]
+fn an_empty_file_is_no_store_yet() {
+    // What `sqlite3 prefixquota.db` leaves when it is asked before the first attempt.
+    let lab = Lab::new(|_| {});
+    fs::write(&lab.settings.database, "").unwrap();
+    assert!(Store::open_existing(&lab.settings.database, Duration::ZERO).unwrap().is_none());
+    lab.charge("2001:db8::1");
+    assert_eq!(lab.rows(), 1);
+    assert_eq!(fs::metadata(&lab.settings.database).unwrap().mode() & 0o777, 0o600);
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub enum Command {
     /// Show the store, what it holds and how many prefixes are full
     Status,
 
-    /// Say whether an attempt from ADDRESS would be admitted now, and why (exit status 0 or 1)
+    /// Say whether an attempt from ADDRESS is admitted now, and why (exit status 0 or 1)
     Check {
         /// An IPv4 or IPv6 address
         address: String,
@@ -53,7 +53,8 @@ pub enum Command {
     Top {
         /// How many
         #[arg(short = 'n', long, default_value_t = 20, value_name = "NUMBER")]
-        limit: usize,
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        limit: u16,
     },
 
     /// List the addresses that failed, heaviest first
@@ -71,7 +72,7 @@ pub enum Command {
         address: String,
     },
 
-    /// Remove all failures inside PREFIX
+    /// Remove all failures inside PREFIX (::/0 and 0.0.0.0/0 are everything)
     Forgive {
         /// An address or a prefix, for example 2001:db8::/32
         prefix: String,

@@ -3,7 +3,7 @@
 use pam_prefixquota::decay;
 use pam_prefixquota::decide::Refusal;
 use pam_prefixquota::guard::{Admission, Clock, SystemClock};
-use pam_prefixquota::source::parse_prefix;
+use pam_prefixquota::store::Entry;
 use serde_json::json;
 
 use super::{Context, Report, json_count, shown_count, shown_wait};
@@ -42,23 +42,23 @@ pub fn record(context: &Context, address: &str) -> Result<Report, String> {
 
 /// `forgive PREFIX`.
 pub fn forgive(context: &Context, prefix: &str) -> Result<Report, String> {
-    let prefix = parse_prefix(prefix)?;
+    let prefix = context.prefix(prefix)?;
     let (mut addresses, mut failures) = (0, 0.0);
     if let Some(mut store) = context.existing_store()? {
         let now = SystemClock.now();
         let forgiven = store.entries(Some(&prefix)).map_err(|error| error.to_string())?;
         addresses = forgiven.len();
-        failures = forgiven
-            .iter()
-            .map(|e| {
-                decay::remaining(e.failures.level, e.failures.at, now, context.settings().half_life)
-            })
-            .sum();
+        let left = |entry: &Entry| {
+            let row = entry.failures;
+            decay::remaining(row.level, row.at, now, context.settings().half_life)
+        };
+        failures = forgiven.iter().fold(0.0, |sum, entry| sum + left(entry));
         let mut forgive = || store.begin()?.forgive(&prefix)?.commit();
         forgive().map_err(|error| error.to_string())?;
     }
     let text = match addresses {
         0 => format!("Nothing to forgive in {prefix}."),
+        1 => format!("Forgave {failures:.1} failures of one address in {prefix}."),
         _ => format!("Forgave {failures:.1} failures of {addresses} addresses in {prefix}."),
     };
     let json = json!({

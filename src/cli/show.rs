@@ -6,7 +6,7 @@ use pam_prefixquota::config::{SETTINGS, example as example_file};
 use pam_prefixquota::decay;
 use pam_prefixquota::decide::{Refusal, Standing, Tally, Verdict};
 use pam_prefixquota::guard::{Clock, SystemClock};
-use pam_prefixquota::source::{Family, parse_prefix};
+use pam_prefixquota::source::Family;
 use pam_prefixquota::store::Entry;
 use serde_json::{Value, json};
 
@@ -60,12 +60,15 @@ pub fn check(context: &Context, address: &str, all: bool) -> Result<Report, Stri
         Verdict::Exempt => (None, None),
         Verdict::Admit => (tightest, None),
     };
-    let denied = matches!(verdict, Verdict::Deny(_) | Verdict::Wait(_));
+    let refused = matches!(verdict, Verdict::Deny(_) | Verdict::Wait(_));
+    let denied = refused && context.settings().enforcing;
+    let is_denied =
+        if denied { "is denied" } else { "is admitted (enforcing = no), but would be denied" };
     let sentence = match (&verdict, decisive, rule) {
         (Verdict::Exempt, _, _) => format!("{source} is exempt: neither counted nor denied."),
-        (_, _, Some(rule)) => format!("{source} is denied by the rule \"deny {rule}\"."),
-        (_, Some(full), _) if denied => format!(
-            "{source} is denied: {} has {} of {} failures; room again in {}. To lift it: \
+        (_, _, Some(rule)) => format!("{source} {is_denied} by the rule \"deny {rule}\"."),
+        (_, Some(full), _) if refused => format!(
+            "{source} {is_denied}: {} has {} of {} failures; room again in {}. To lift it: \
              prefixquota forgive {}",
             full.prefix,
             shown_count(full.count),
@@ -77,7 +80,10 @@ pub fn check(context: &Context, address: &str, all: bool) -> Result<Report, Stri
     };
     let shown = standings.iter().rev().filter(|s| all || changes(s, &standings));
     let rows = shown.map(standing_row);
-    let text = format!("{sentence}\n\n{}", table(&STANDING_HEADER, rows));
+    let text = match verdict {
+        Verdict::Exempt | Verdict::Deny(Refusal::Rule(_)) => sentence.clone(),
+        _ => format!("{sentence}\n\n{}", table(&STANDING_HEADER, rows)),
+    };
     let json = json!({
         "source": source.to_string(),
         "admitted": !denied,
@@ -148,7 +154,7 @@ fn standing_json(standing: &Standing) -> Value {
 
 /// `list [PREFIX]`.
 pub fn list(context: &Context, prefix: Option<&str>) -> Result<Report, String> {
-    let prefix = prefix.map(parse_prefix).transpose()?;
+    let prefix = prefix.map(|prefix| context.prefix(prefix)).transpose()?;
     let now = SystemClock.now();
     let mut found: Vec<(f64, Entry)> = entries(context, prefix.as_ref())?
         .into_iter()

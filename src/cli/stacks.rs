@@ -13,6 +13,8 @@ use super::Report;
 /// PAM_IGNORE ends the stack.
 const CONTROL: &str = "[success=ok ignore=ignore module_unknown=ignore default=die]";
 const MODULE: &str = "pam_prefixquota.so";
+/// Ends the name of the file that keeps a stack as it was without the module.
+const BACKUP: &str = ".prefixquota-backup";
 const NOTE: &str = "# Stop password guessing by address prefix (see: prefixquota --help)";
 
 /// `enable SERVICE`.
@@ -66,6 +68,13 @@ fn stack_path(pam_dir: &Path, service: &str) -> Result<PathBuf, String> {
             "\"{service}\" is not the name of a service: expected for example sshd"
         ));
     }
+    let shared = ["system-auth", "password-auth", "other"].contains(&service);
+    if shared || service.starts_with("common-") || service.contains(BACKUP) {
+        return Err(format!(
+            "\"{service}\" is no service of its own, but shared by many or a backup: expected for \
+             example sshd"
+        ));
+    }
     Ok(pam_dir.join(service))
 }
 
@@ -83,14 +92,16 @@ fn has(stack: &str, kind: &str) -> bool {
     stack.lines().any(|line| is_ours(line) && first(line) == Some(true))
 }
 
-/// Puts new lines in place of a stack: whole or not at all, with the old owner and mode, and the
-/// old file kept beside it.
+/// Puts new lines in place of a stack: whole or not at all, with the old owner and mode. The stack
+/// as it was without the module is kept beside it.
 fn replace(path: &Path, lines: &[&str]) -> Result<(), String> {
     let write = || {
         // /etc/pam.d/sshd may be a link (authselect): the file itself is replaced.
         let path = fs::canonicalize(path)?;
         let old = fs::metadata(&path)?;
-        fs::copy(&path, beside(&path, ".prefixquota-backup"))?;
+        if !fs::read_to_string(&path)?.lines().any(is_ours) {
+            fs::copy(&path, beside(&path, BACKUP))?;
+        }
         let new = beside(&path, ".prefixquota-new");
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
@@ -114,8 +125,9 @@ fn report(path: &Path, added: &[String], removed: &[String], what: &str, dry_run
     let mut text = match (changed, dry_run) {
         (true, true) => format!("{} would change:\n", path.display()),
         (true, false) => format!(
-            "{} {what}; the file before is kept beside it as *.prefixquota-backup:\n",
-            path.display()
+            "{} {what}; as it was without the module it is kept in {}:\n",
+            path.display(),
+            beside(path, BACKUP).display()
         ),
         (false, _) => format!("{} {what}; nothing changed.\n", path.display()),
     };

@@ -1,6 +1,6 @@
 //! The file itself: whose it is, and how it comes into being.
 
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -20,7 +20,7 @@ pub struct Identity {
     inode: u64,
 }
 
-/// Looks whether the store at `path` can be trusted; `None` if there is none. Only looks at it: a
+/// Looks whether the store at `path` can be trusted; `None` if there is none yet. Only looks at it: a
 /// descriptor of the file that is closed again would drop the locks that SQLite holds.
 pub fn examine(path: &Path) -> Result<Option<Identity>, StoreError> {
     let unsafe_file = |what| Err(StoreError::Unsafe(path.to_owned(), what));
@@ -31,6 +31,9 @@ pub fn examine(path: &Path) -> Result<Option<Identity>, StoreError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StoreError::Io(path.to_owned(), error)),
     };
+    if is_empty(&file) {
+        return Ok(None);
+    }
     if !file.is_file() {
         return unsafe_file("not a regular file (a symbolic link is not followed)");
     }
@@ -57,6 +60,12 @@ fn examine_directory(directory: &Path) -> Result<(), StoreError> {
         return unsafe_directory("may be written by others; expected mode 0700");
     }
     Ok(())
+}
+
+/// `sqlite3` makes an empty file of whatever it is asked to open. That is no store yet, and must not
+/// keep one from being made.
+fn is_empty(file: &Metadata) -> bool {
+    file.is_file() && file.len() == 0
 }
 
 fn is_foreign(owner: u32) -> bool {
@@ -98,7 +107,7 @@ fn create(path: &Path) -> io::Result<()> {
 /// Gives a new store its name, in a directory that is locked. A store that somebody deleted by hand
 /// left its log behind: SQLite would take it for the log of the new one.
 fn name(new: &Path, path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path).is_ok() {
+    if fs::symlink_metadata(path).is_ok_and(|file| !is_empty(&file)) {
         return Ok(());
     }
     for suffix in COMPANIONS {
