@@ -10,10 +10,18 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::pam::{MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once, stack, write_stack};
 
 const NOBODY: u32 = 65_534;
+
+/// One test at a time: a child that is forked while a thread of another test is inside SQLite would
+/// wait for ever for that thread.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn lab(arguments: &str) -> tempfile::TempDir {
     let dir = common::private_dir();
@@ -34,6 +42,7 @@ fn failures(dir: &Path) -> f64 {
 
 #[test]
 fn threads_may_call_at_once_and_exit() {
+    let _alone = alone();
     // Without `-z nodelete` a thread that exits after pam_end jumps into unmapped memory.
     let dir = lab("");
     let path = dir.path();
@@ -52,11 +61,12 @@ fn threads_may_call_at_once_and_exit() {
 
 #[test]
 fn a_fork_of_the_handle_charges_and_refunds_for_itself() {
+    let _alone = alone();
     // sshd's keyboard-interactive: the monitor starts the handle, a child runs auth and account
     // and leaves by _exit, and the monitor goes on.
     let dir = lab("");
     let monitor = start(dir.path(), "right", "2001:db8::1");
-    let monitor = std::sync::Mutex::new(monitor);
+    let monitor = Mutex::new(monitor);
     let child = at_once(1, |_| {
         let mut pam = monitor.lock().unwrap();
         let code = pam.authenticate();
@@ -71,6 +81,7 @@ fn a_fork_of_the_handle_charges_and_refunds_for_itself() {
 
 #[test]
 fn a_long_lived_caller_does_not_grow() {
+    let _alone = alone();
     let dir = lab("settle=0s");
     let attempts = |n: u32| {
         for i in 0..n {
@@ -92,6 +103,7 @@ fn a_long_lived_caller_does_not_grow() {
 
 #[test]
 fn a_caller_that_is_not_root_is_left_alone_unless_nonroot() {
+    let _alone = alone();
     if !common::root_or_skip("a_caller_that_is_not_root_is_left_alone_unless_nonroot") {
         return;
     }
@@ -113,6 +125,7 @@ fn a_caller_that_is_not_root_is_left_alone_unless_nonroot() {
 
 #[test]
 fn a_limited_file_size_is_an_error_and_no_signal() {
+    let _alone = alone();
     let dir = lab("on_error=deny");
     for limit in [0, 4_096, 8_192, 30_000] {
         let codes = at_once(1, |_| {
@@ -128,6 +141,7 @@ fn a_limited_file_size_is_an_error_and_no_signal() {
 
 #[test]
 fn a_directory_of_somebody_else_is_refused() {
+    let _alone = alone();
     if !common::root_or_skip("a_directory_of_somebody_else_is_refused") {
         return;
     }
@@ -138,6 +152,7 @@ fn a_directory_of_somebody_else_is_refused() {
 
 #[test]
 fn the_file_exports_six_hooks_and_is_hardened() {
+    let _alone = alone();
     let module = common::module();
     let run = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).arg(&module).output();
@@ -164,6 +179,7 @@ fn the_file_exports_six_hooks_and_is_hardened() {
 
 #[test]
 fn the_release_file_is_small() {
+    let _alone = alone();
     if std::env::var_os("PREFIXQUOTA_MODULE").is_none() {
         eprintln!("the_release_file_is_small: skipped, PREFIXQUOTA_MODULE names no release build");
         return;

@@ -5,6 +5,7 @@
 pub mod book;
 pub mod lab;
 pub mod pam;
+pub mod store;
 
 use std::path::PathBuf;
 

@@ -227,7 +227,8 @@ extern "C" fn converse(
 
 /// Runs `work` in `count` processes at once and gives their exit codes, in the order in which they
 /// were started. Every process waits until all exist. (A pipe would not do as the gate: children
-/// that other tests fork meanwhile would inherit its writing end and hold it open.)
+/// that other tests fork meanwhile would inherit its writing end and hold it open.) No other thread
+/// may be inside SQLite or libpam at that moment: its locks would stay locked in the children.
 pub fn at_once(count: usize, work: impl Fn(usize) -> c_int) -> Vec<c_int> {
     let gate = shared_flag();
     let children: Vec<libc::pid_t> = (0..count)
