@@ -257,7 +257,6 @@ impl Config {
     /// A widest length beyond the linear part is undone where it was set, since settings may come
     /// in any order.
     fn check_curves(&mut self) {
-        let defaults = Settings::default();
         for family in Family::ALL {
             let curve = *self.settings.curve(family);
             if curve.widest <= curve.linear_to {
@@ -270,7 +269,7 @@ impl Config {
                 curve.widest, curve.linear_to
             );
             self.problem(place, text);
-            let widest = defaults.curve(family).widest.min(curve.linear_to);
+            let widest = Settings::default().curve(family).widest.min(curve.linear_to);
             match family {
                 Family::V4 => self.settings.ipv4.widest = widest,
                 Family::V6 => self.settings.ipv6.widest = widest,

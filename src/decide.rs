@@ -32,6 +32,13 @@ pub struct Failures {
     pub open: Open,
 }
 
+impl Failures {
+    /// What is left of them at `now`.
+    pub fn left(&self, now: i64, half_life: i64) -> f64 {
+        decay::remaining(self.level, self.at, now, half_life)
+    }
+}
+
 /// Charges that were made a moment ago and not refunded, in intervals of `settle`: each counts for
 /// one to two intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +138,7 @@ impl Tally {
         let Some(shared) = source.shared_bits(row.key) else {
             return;
         };
-        let left = decay::remaining(row.level, row.at, now, pace.half_life);
+        let left = row.left(now, pace.half_life);
         if let Some((count, young)) = self.counts.get_mut(usize::from(shared)) {
             *count += left;
             *young += f64::from(row.open.count(now, pace.settle)).min(left);

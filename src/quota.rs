@@ -6,8 +6,7 @@ use crate::source::{Family, Source};
 
 /// The quota of every prefix length of one family.
 ///
-/// From the full address up to `linear_to` each bit adds one try for `growth = 1` (generally: one
-/// for each bit); beyond, the increments are `2 * growth`, `3 * growth`, `4 * growth` ... The
+/// From the full address up to `linear_to` each bit adds one try; beyond, the increments are `2 * growth`, `3 * growth`, `4 * growth` ... The
 /// IPv6 figures are those of kasperd, Hurricane Electric tunnel broker forum, 2014-03-29; IPv4
 /// uses twice his increments from its first bit on, since one address may be a household or a
 /// carrier's NAT, and IPv4 is densely used.

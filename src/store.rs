@@ -195,9 +195,9 @@ impl Store {
     /// Folds the write-ahead log into the file when it has grown. Whoever cannot have the file for
     /// himself at once leaves it to the next.
     fn trim_log(&self) {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        if std::fs::metadata(log).is_ok_and(|log| log.len() > WAL_LIMIT) {
+        if std::fs::metadata(file::beside(&self.path, "-wal"))
+            .is_ok_and(|log| log.len() > WAL_LIMIT)
+        {
             let _ = self.conn.busy_timeout(Duration::ZERO);
             let _ = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }

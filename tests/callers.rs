@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use common::pam::{MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once, stack, write_stack};
+use common::pam::{MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once, failures, lab};
 
 const NOBODY: u32 = 65_534;
 
@@ -23,21 +23,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn lab(arguments: &str) -> tempfile::TempDir {
-    let dir = common::private_dir();
-    let arguments = format!("database={} {arguments}", dir.path().join("q.db").display());
-    write_stack(dir.path(), "wrong", &stack(&arguments, "perm_denied"));
-    write_stack(dir.path(), "right", &stack(&arguments, "success"));
-    dir
-}
-
 fn start(confdir: &Path, service: &str, rhost: &str) -> Pam {
     Pam::start(confdir, service, b"alice", Some(b"guess")).rhost(rhost.as_bytes())
-}
-
-fn failures(dir: &Path) -> f64 {
-    let conn = rusqlite::Connection::open(dir.join("q.db")).unwrap();
-    conn.query_row("SELECT coalesce(sum(level), 0.0) FROM failure", [], |row| row.get(0)).unwrap()
 }
 
 #[test]

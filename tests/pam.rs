@@ -15,7 +15,6 @@ use common::pam::{
     AUTH_ERR, CONV_ERR, DISALLOW_NULL_AUTHTOK, ERROR_MSG, MAXTRIES, PERM_DENIED, Pam, SUCCESS,
     stack, stack_of, write_stack,
 };
-use rusqlite::Connection;
 
 /// A folder of PAM stacks around one store: `wrong` and `right` play the password check.
 struct Lab {
@@ -59,14 +58,11 @@ impl Lab {
         (code, if code == SUCCESS { pam.account() } else { code })
     }
 
-    /// All failures in the store, undecayed: tests take no time to speak of.
     fn failures(&self) -> f64 {
         if !self.database().exists() {
             return 0.0;
         }
-        let conn = Connection::open(self.database()).unwrap();
-        let sum = "SELECT coalesce(sum(level), 0.0) FROM failure";
-        conn.query_row(sum, [], |row| row.get(0)).unwrap()
+        common::pam::failures(self.dir.path())
     }
 
     fn assert_failures(&self, expected: f64) {

@@ -8,7 +8,7 @@ use std::ffi::c_int;
 use std::path::Path;
 
 use common::book::{inside, v6};
-use common::pam::{MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once, stack, write_stack};
+use common::pam::{MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once, failures, lab};
 
 /// One attempt in a process of its own: 0 let in, else what libpam said.
 fn attempt(confdir: &Path, service: &str, rhost: &str) -> c_int {
@@ -19,21 +19,8 @@ fn attempt(confdir: &Path, service: &str, rhost: &str) -> c_int {
     }
 }
 
-fn lab() -> tempfile::TempDir {
-    let dir = common::private_dir();
-    let database = format!("database={}", dir.path().join("q.db").display());
-    write_stack(dir.path(), "wrong", &stack(&database, "perm_denied"));
-    write_stack(dir.path(), "right", &stack(&database, "success"));
-    dir
-}
-
 fn count(codes: &[c_int], code: c_int) -> usize {
     codes.iter().filter(|&&c| c == code).count()
-}
-
-fn failures(dir: &Path) -> f64 {
-    let conn = rusqlite::Connection::open(dir.join("q.db")).unwrap();
-    conn.query_row("SELECT coalesce(sum(level), 0.0) FROM failure", [], |row| row.get(0)).unwrap()
 }
 
 /// All tests of this binary load the machine to its limit: one after another.
@@ -55,7 +42,7 @@ fn wrong_guesses_reach_the_check(
     expected: usize,
 ) {
     // The store does not exist yet either: they also race to make it.
-    let dir = lab();
+    let dir = lab("");
     let codes = at_once(processes, |i| attempt(dir.path(), "wrong", &rhost(i)));
     assert_eq!(count(&codes, PERM_DENIED), expected, "{processes} at once: {codes:?}");
     assert_eq!(count(&codes, MAXTRIES), processes - expected, "{codes:?}");
@@ -63,14 +50,14 @@ fn wrong_guesses_reach_the_check(
 }
 
 fn right_passwords_all_succeed() {
-    let dir = lab();
+    let dir = lab("");
     let codes = at_once(10, |_| attempt(dir.path(), "right", "2001:db8::1"));
     assert_eq!(count(&codes, SUCCESS), 10, "{codes:?}");
     assert!(failures(dir.path()) < 1e-3);
 }
 
 fn right_and_wrong_do_not_disturb_each_other() {
-    let dir = lab();
+    let dir = lab("");
     let codes = at_once(100, |i| match i % 2 {
         0 => attempt(dir.path(), "wrong", "2001:db8:1::1"),
         _ => attempt(dir.path(), "right", &format!("2001:db8:2:{i:x}::1")),

@@ -1,9 +1,7 @@
 //! Subcommands that change the counts.
 
-use pam_prefixquota::decay;
 use pam_prefixquota::decide::Refusal;
 use pam_prefixquota::guard::{Admission, Clock, SystemClock};
-use pam_prefixquota::store::Entry;
 use serde_json::json;
 
 use super::{Context, Report, json_count, shown_count, shown_wait};
@@ -48,11 +46,9 @@ pub fn forgive(context: &Context, prefix: &str) -> Result<Report, String> {
         let now = SystemClock.now();
         let forgiven = store.entries(Some(&prefix)).map_err(|error| error.to_string())?;
         addresses = forgiven.len();
-        let left = |entry: &Entry| {
-            let row = entry.failures;
-            decay::remaining(row.level, row.at, now, context.settings().half_life)
-        };
-        failures = forgiven.iter().fold(0.0, |sum, entry| sum + left(entry));
+        let half_life = context.settings().half_life;
+        failures =
+            forgiven.iter().fold(0.0, |sum, entry| sum + entry.failures.left(now, half_life));
         let mut forgive = || store.begin()?.forgive(&prefix)?.commit();
         forgive().map_err(|error| error.to_string())?;
     }

@@ -239,7 +239,7 @@ fn entries(context: &Context, prefix: Option<&ipnet::IpNet>) -> Result<Vec<Entry
 }
 
 fn left(entry: &Entry, context: &Context, now: i64) -> f64 {
-    decay::remaining(entry.failures.level, entry.failures.at, now, context.settings().half_life)
+    entry.failures.left(now, context.settings().half_life)
 }
 
 fn local_time(unix_ms: i64) -> String {

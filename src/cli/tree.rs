@@ -31,8 +31,7 @@ fn branch(entries: &[Entry], settings: &Settings, now: i64, found: &mut Vec<Stan
     let family = Family::of_key(key);
     let shared = (key.to_bits() ^ last.failures.key.to_bits()).leading_zeros();
     let count = if entries.len() == 1 {
-        let row = first.failures;
-        decay::remaining(row.level, row.at, now, settings.half_life)
+        first.failures.left(now, settings.half_life)
     } else {
         // The bit after the shared ones tells the halves apart.
         let bit = 1_u128 << 127_u32.saturating_sub(shared);

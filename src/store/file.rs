@@ -23,9 +23,7 @@ pub struct Identity {
 /// Looks whether the store at `path` can be trusted; `None` if there is none yet. Only looks at it: a
 /// descriptor of the file that is closed again would drop the locks that SQLite holds.
 pub fn examine(path: &Path) -> Result<Option<Identity>, StoreError> {
-    let unsafe_file = |what| Err(StoreError::Unsafe(path.to_owned(), what));
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    examine_directory(directory)?;
+    examine_directory(path.parent().unwrap_or(Path::new("/")))?;
     let file = match fs::symlink_metadata(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -35,29 +33,31 @@ pub fn examine(path: &Path) -> Result<Option<Identity>, StoreError> {
         return Ok(None);
     }
     if !file.is_file() {
-        return unsafe_file("not a regular file (a symbolic link is not followed)");
+        let what = "not a regular file (a symbolic link is not followed)";
+        return Err(StoreError::Unsafe(path.to_owned(), what));
     }
-    if is_foreign(file.uid()) {
-        return unsafe_file("belongs to somebody else than root");
-    }
-    if file.mode() & WRITABLE_BY_OTHERS != 0 {
-        return unsafe_file("may be written by others; expected mode 0600");
-    }
+    examine_rights(path, &file, "may be written by others; expected mode 0600")?;
     Ok(Some(Identity { device: file.dev(), inode: file.ino() }))
 }
 
 fn examine_directory(directory: &Path) -> Result<(), StoreError> {
-    let unsafe_directory = |what| Err(StoreError::Unsafe(directory.to_owned(), what));
     let found = fs::symlink_metadata(directory)
         .map_err(|error| StoreError::Io(directory.to_owned(), error))?;
     if !found.is_dir() {
-        return unsafe_directory("not a directory (a symbolic link is not followed)");
+        let what = "not a directory (a symbolic link is not followed)";
+        return Err(StoreError::Unsafe(directory.to_owned(), what));
     }
-    if is_foreign(found.uid()) {
-        return unsafe_directory("belongs to somebody else than root");
+    examine_rights(directory, &found, "may be written by others; expected mode 0700")
+}
+
+/// Whether only root, or the user as whom this process acts, can write to what was found at `path`.
+fn examine_rights(path: &Path, found: &Metadata, too_open: &'static str) -> Result<(), StoreError> {
+    let owner = found.uid();
+    if owner != 0 && owner != effective_user() {
+        return Err(StoreError::Unsafe(path.to_owned(), "belongs to somebody else than root"));
     }
     if found.mode() & WRITABLE_BY_OTHERS != 0 {
-        return unsafe_directory("may be written by others; expected mode 0700");
+        return Err(StoreError::Unsafe(path.to_owned(), too_open));
     }
     Ok(())
 }
@@ -66,10 +66,6 @@ fn examine_directory(directory: &Path) -> Result<(), StoreError> {
 /// keep one from being made.
 fn is_empty(file: &Metadata) -> bool {
     file.is_file() && file.len() == 0
-}
-
-fn is_foreign(owner: u32) -> bool {
-    owner != 0 && owner != effective_user()
 }
 
 /// What SQLite keeps beside a store.
@@ -136,7 +132,7 @@ fn lock_directory(path: &Path, lock_wait: Duration) -> Result<File, StoreError> 
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.to_owned().into_os_string();
     name.push(suffix);
     PathBuf::from(name)

@@ -201,7 +201,7 @@ impl<'s> Write<'s> {
 
     fn add_to(&self, own: &Failures, now: i64, settings: &Settings) -> rusqlite::Result<()> {
         let pace = settings.pace();
-        let level = remaining(own.level, own.at, now, pace.half_life) + 1.0;
+        let level = own.left(now, pace.half_life) + 1.0;
         self.update(&Failures { level, at: now, open: own.open.charged(now, pace.settle), ..*own })
     }
 

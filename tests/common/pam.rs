@@ -93,6 +93,22 @@ pub fn stack_of(module: &Path, auth: &str, account: &str, verdict: &str) -> Stri
     )
 }
 
+/// A folder with one store and two services that use it, `wrong` and `right`, which play the password
+/// check. Every line has `arguments`.
+pub fn lab(arguments: &str) -> tempfile::TempDir {
+    let dir = super::private_dir();
+    let arguments = format!("database={} {arguments}", dir.path().join("q.db").display());
+    write_stack(dir.path(), "wrong", &stack(&arguments, "perm_denied"));
+    write_stack(dir.path(), "right", &stack(&arguments, "success"));
+    dir
+}
+
+/// All failures in the store of a [`lab`], undecayed: tests take no time to speak of.
+pub fn failures(lab: &Path) -> f64 {
+    let conn = rusqlite::Connection::open(lab.join("q.db")).unwrap();
+    conn.query_row("SELECT coalesce(sum(level), 0.0) FROM failure", [], |row| row.get(0)).unwrap()
+}
+
 /// One PAM transaction, ended when dropped.
 pub struct Pam {
     handle: *mut c_void,
