@@ -318,6 +318,15 @@ fn what_people_do_to_the_store_by_hand_does_not_switch_it_off() {
             assert!(matches!(third, Admission::Refused(_)), "{edit}: {address}: {third:?}");
         }
     }
+    // Nor do rows that the search for faded ones comes upon.
+    let lab = Lab::new(|s| s.settle = 0);
+    lab.charge("2001:db8::1");
+    let planted = "PRAGMA ignore_check_constraints = 1;
+         INSERT INTO failure (address, source, level, at) VALUES (x'20010db800', 'x', 1, 1)";
+    rusqlite::Connection::open(&lab.settings.database).unwrap().execute_batch(planted).unwrap();
+    for i in 0..40 {
+        lab.charge(&format!("2001:db9:{i:x}::1"));
+    }
     // What is not written is not taken for a charge.
     let lab = Lab::new(|_| {});
     lab.charge("2001:db8::1");

@@ -256,8 +256,8 @@ impl<'s> Write<'s> {
         if excess == 0 && rows % SWEEP_EVERY != 0 {
             return Ok(());
         }
-        let mut seen = self.after(meta.sweep_from, now, settings)?;
-        let next = seen.last().map_or([0; 16], |(key, _)| key.octets());
+        let window = self.after(meta.sweep_from)?;
+        let next = window.last().map_or([0; 16], |row| row.key.octets());
         self.set_meta("sweep_from", next)?;
         if next <= meta.sweep_from {
             // Once in each round, whatever was done by hand is counted again.
@@ -266,31 +266,25 @@ impl<'s> Write<'s> {
             self.set_meta("rows", rows)?;
         }
         // Even if it is the lightest: else every guess from a new address would be free.
-        seen.retain(|(key, _)| *key != new.key());
+        let others = window.iter().filter(|row| row.key != new.key());
+        let mut seen: Vec<(Ipv6Addr, f64)> =
+            others.map(|row| (row.key, row.left(now, settings.half_life))).collect();
         seen.sort_by(|a, b| a.1.total_cmp(&b.1));
         let faded = seen.iter().take_while(|(_, left)| *left < FADED).count();
         self.remove(seen.iter().map(|(key, _)| key).take(faded.max(excess)))
     }
 
-    /// The [`WINDOW`] rows after `from`, going round to the first, with what is left of them.
-    fn after(
-        &self,
-        from: [u8; 16],
-        now: i64,
-        settings: &Settings,
-    ) -> rusqlite::Result<Vec<(Ipv6Addr, f64)>> {
-        let mut select = self.tx.prepare(
-            "SELECT address, level, at FROM (SELECT * FROM failure WHERE address > ?1 ORDER BY address LIMIT ?2)
-             UNION ALL
-             SELECT address, level, at FROM (SELECT * FROM failure WHERE address <= ?1 ORDER BY address LIMIT ?2)
-             LIMIT ?2",
-        )?;
-        select
-            .query_map((from, WINDOW), |row| {
-                let left = remaining(row.get(1)?, row.get(2)?, now, settings.half_life);
-                Ok((Ipv6Addr::from(row.get::<_, [u8; 16]>(0)?), left))
-            })?
-            .collect()
+    /// The [`WINDOW`] rows after `from`, going round to the first.
+    fn after(&self, from: [u8; 16]) -> rusqlite::Result<Vec<Failures>> {
+        let some = |which| {
+            format!(
+                "SELECT {COLUMNS} FROM (SELECT * FROM failure WHERE address {which} ?1 ORDER BY address LIMIT ?2)"
+            )
+        };
+        let sql = format!("{} UNION ALL {} LIMIT ?2", some(">"), some("<="));
+        let mut select = self.tx.prepare(&sql)?;
+        let rows = select.query_map((from, WINDOW), super::failures)?;
+        rows.filter_map(Result::transpose).collect()
     }
 
     fn remove<'k>(&self, keys: impl Iterator<Item = &'k Ipv6Addr>) -> rusqlite::Result<()> {
