@@ -2,11 +2,16 @@
 //! or as JSON for programs.
 
 pub mod args;
+mod check;
 mod edit;
+mod known;
+mod rules;
 mod show;
 mod stacks;
 mod tree;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,12 +19,13 @@ use comfy_table::{ContentArrangement, Table, presets};
 use ipnet::IpNet;
 use pam_prefixquota::config::{Config, Place, Settings};
 use pam_prefixquota::guard::{Guard, SystemClock};
+use pam_prefixquota::login::Login;
 use pam_prefixquota::rules::Rules;
 use pam_prefixquota::source::{Source, parse_host, parse_prefix};
 use pam_prefixquota::store::{Store, StoreError};
 use serde_json::Value;
 
-use args::{Args, Command, Format};
+use args::{Args, Command, Format, KnownCommand, RuleCommand};
 
 /// What a subcommand has to say.
 pub struct Report {
@@ -61,12 +67,29 @@ pub fn run(args: &Args) -> Result<Report, String> {
     let context = || Context::new(args);
     match &args.command {
         Command::Status => show::status(&context()?),
-        Command::Check { address, all } => show::check(&context()?, address, *all),
+        Command::Check { address, user, all } => {
+            check::check(&context()?, address, user.as_deref(), *all)
+        }
         Command::Top { limit } => show::top(&context()?, usize::from(*limit)),
         Command::List { prefix } => show::list(&context()?, prefix.as_deref()),
         Command::Policy => Ok(show::policy(&context()?)),
         Command::Record { address } => edit::record(&context()?, address),
-        Command::Forgive { prefix } => edit::forgive(&context()?, prefix),
+        Command::Forgive { prefix: Some(prefix), .. } => edit::forgive(&context()?, prefix),
+        Command::Forgive { prefix: None, user } => {
+            edit::forgive_user(&context()?, user.as_deref().unwrap_or_default())
+        }
+        Command::Known { action: KnownCommand::List { which } } => {
+            known::list(&context()?, which.as_deref())
+        }
+        Command::Known { action: KnownCommand::Forget { which } } => {
+            known::forget(&context()?, which)
+        }
+        Command::Rule { action: RuleCommand::Add(rule) } => rules::add(&context()?, rule),
+        Command::Rule { action: RuleCommand::Remove { prefix } } => {
+            rules::remove(&context()?, prefix)
+        }
+        Command::Rule { action: RuleCommand::List } => rules::list(&context()?),
+        Command::Grant(grant) => rules::grant(&context()?, grant),
         Command::Config { example: true } => Ok(show::example()),
         Command::Config { example: false } => Ok(show::config(&context()?)),
         Command::Enable { .. } | Command::Disable { .. }
@@ -136,6 +159,12 @@ impl Context {
         Ok(Source::of(parsed, &self.settings().nat64))
     }
 
+    /// An attempt from an address given by a person.
+    fn login(&self, address: &str, user: Option<&OsStr>) -> Result<Login, String> {
+        let user = user.map(|user| user.as_bytes().to_vec()).unwrap_or_default();
+        Ok(Login { source: self.source(address)?, user })
+    }
+
     /// A prefix that a person names: an address in any form stands for what it counts as.
     fn prefix(&self, text: &str) -> Result<IpNet, String> {
         match parse_host(text.as_bytes()) {
@@ -177,6 +206,12 @@ fn table<R: IntoIterator<Item = String>>(
         table.add_row(row.into_iter().collect::<Vec<_>>());
     }
     table.lines().map(|line| line.trim().to_owned() + "\n").collect()
+}
+
+/// A name as people read it, in one line.
+fn shown_name(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// A count as people read it.

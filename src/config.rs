@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::decide::Pace;
-use crate::quota::Curve;
+use crate::count::Pace;
+use crate::login::Tier;
+use crate::quota::{Curve, Multiple, Quotas};
 use crate::rules::{Action, Rules};
 use crate::source::Family;
 
-pub use table::{SETTINGS, Setting, example};
+pub use table::{SETTINGS, Setting, example, parse_duration, parse_rule};
 
 /// Where the settings are unless `config=FILE` or `--config FILE` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/security/prefixquota.conf";
@@ -50,8 +51,29 @@ pub struct Settings {
     /// `loopback = count`.
     pub count_loopback: bool,
     pub nat64: Vec<Ipv6Net>,
+    pub multiply: Vec<Multiple>,
+    pub strict: bool,
+    pub known_quota: u32,
+    pub known_wide_quota: u32,
+    pub known_half_life: i64,
+    pub known_for: i64,
+    pub repeat: bool,
+    pub repeat_for: i64,
+    pub stranger_quota: Option<Rate>,
     pub max_rows: u32,
 }
+
+/// So many failures, and the half-life in which half of them are forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub quota: u32,
+    /// Milliseconds.
+    pub half_life: i64,
+}
+
+/// The half-lives of `strict = yes`, in milliseconds.
+const STRICT: (i64, i64) = (30 * 60 * 1_000, 24 * 60 * 60 * 1_000);
 
 impl Settings {
     /// The curve of one family.
@@ -62,9 +84,36 @@ impl Settings {
         }
     }
 
-    /// What time means for counts.
+    /// The quotas of one family.
+    pub fn quotas(&self, family: Family) -> Quotas<'_> {
+        Quotas { curve: self.curve(family), multiples: &self.multiply }
+    }
+
+    /// What time means for the counts of prefixes.
     pub fn pace(&self) -> Pace {
-        Pace { half_life: self.half_life, settle: self.settle }
+        let (half_life, slow) =
+            if self.strict { (STRICT.0, Some(STRICT.1)) } else { (self.half_life, None) };
+        Pace { half_life, slow, settle: self.settle }
+    }
+
+    /// How many failures a user may have at a known place.
+    pub fn known_quota(&self, tier: Tier) -> u32 {
+        match tier {
+            Tier::Near => self.known_quota,
+            Tier::Wide => self.known_wide_quota,
+        }
+    }
+
+    /// What time means for the counts of known places.
+    pub fn known_pace(&self) -> Pace {
+        Pace { half_life: self.known_half_life, slow: None, settle: self.settle }
+    }
+
+    /// What all strangers together may fail for one user, and how that fades; `None` if they are
+    /// not counted by user.
+    pub fn elsewhere(&self) -> Option<(u32, Pace)> {
+        let Rate { quota, half_life } = self.stranger_quota?;
+        Some((quota, Pace { half_life, slow: None, settle: self.settle }))
     }
 
     /// The rules that stand in the settings.
@@ -104,6 +153,15 @@ impl Settings {
             count: Vec::new(),
             count_loopback: false,
             nat64: Vec::new(),
+            multiply: Vec::new(),
+            strict: false,
+            known_quota: 0,
+            known_wide_quota: 0,
+            known_half_life: 0,
+            known_for: 0,
+            repeat: false,
+            repeat_for: 0,
+            stranger_quota: None,
             max_rows: 0,
         }
     }

@@ -1,188 +1,40 @@
 //! The verdict: the only place where it is decided who may try a password.
 
-use std::net::Ipv6Addr;
-
 use ipnet::IpNet;
 
-use crate::decay::{self, FADED};
-use crate::quota::Curve;
-use crate::rules::{Action, Rules};
+use crate::config::Settings;
+use crate::count::{Count, Failures, Pace, SLOW_TIMES};
+use crate::decay;
+use crate::login::{Known, Login, Tier};
+use crate::quota::Quotas;
+use crate::rules::{Action, RuleId, Ruled};
 use crate::source::Source;
+use crate::tally::Tally;
 
-/// How far a stored time may lie ahead of the clock before the clock is taken to have been set
-/// back, in milliseconds. Below, it is another process that read the clock a moment later.
-pub const CLOCK_SLACK: i64 = 1_000;
-
-/// Before this time (2025-01-01) the clock has not been set yet: a board without a battery starts
-/// in 1970, and its counts must not be taken to be from the future.
-const CLOCK_IS_SET: i64 = 1_735_689_600_000;
-
-/// The failures of one address, as the store keeps them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Failures {
-    /// The address.
-    pub key: Ipv6Addr,
-    /// Decayed count as of `at`.
-    pub level: f64,
-    /// When the last attempt was charged, Unix milliseconds.
-    pub at: i64,
-    /// When the first was: a charge is only taken back from the row that it was added to.
-    pub since: i64,
-    /// Charges that may still be refunded.
-    pub open: Open,
+/// What the store says of one login, beside the rules.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Records {
+    /// The strangers' failures inside the widest prefix around the source.
+    pub strangers: Vec<Failures>,
+    /// The failures of users whose provider is known, inside the same prefix.
+    pub familiar: Vec<Failures>,
+    /// The user's known places around the source.
+    pub known: Vec<Known>,
+    /// Failures for this user from all places that are not known, if such are counted.
+    pub elsewhere: Option<Count>,
 }
 
-impl Failures {
-    /// What is left of them at `now`.
-    pub fn left(&self, now: i64, half_life: i64) -> f64 {
-        decay::remaining(self.level, self.at, now, half_life)
-    }
-}
-
-/// Charges that were made a moment ago and not refunded, in intervals of `settle`: each counts for
-/// one to two intervals.
+/// Whose counts an attempt is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Open {
-    /// When the current interval began, Unix milliseconds.
-    pub since: i64,
-    /// Charges of the current interval.
-    pub current: u32,
-    /// Charges of the interval before.
-    pub before: u32,
+pub enum Lane {
+    /// The prefixes of its source, for all who are not known there.
+    Stranger,
+    /// The user's own at a known place; for a wide one the prefixes too, as all such users see
+    /// them.
+    Known(Tier),
 }
 
-impl Open {
-    /// The first charge of a row.
-    pub fn first(now: i64) -> Open {
-        Open { since: now, current: 1, before: 0 }
-    }
-
-    /// How many charges are still open at `now`.
-    pub fn count(self, now: i64, settle: i64) -> u32 {
-        let moved = self.moved_on(now, settle);
-        moved.current.saturating_add(moved.before)
-    }
-
-    /// With one charge more.
-    pub fn charged(self, now: i64, settle: i64) -> Open {
-        let moved = self.moved_on(now, settle);
-        Open { current: moved.current.saturating_add(1), ..moved }
-    }
-
-    /// Without the charge that was made `at`, which is open no longer.
-    pub fn closed(self, at: i64, settle: i64) -> Open {
-        if at >= self.since {
-            Open { current: self.current.saturating_sub(1), ..self }
-        } else if at >= self.since.saturating_sub(settle) {
-            Open { before: self.before.saturating_sub(1), ..self }
-        } else {
-            self
-        }
-    }
-
-    /// The same in the interval of `now`.
-    fn moved_on(self, now: i64, settle: i64) -> Open {
-        match now.saturating_sub(self.since).max(0) {
-            age if age < settle => self,
-            age if age < settle.saturating_mul(2) => {
-                Open { since: self.since.saturating_add(settle), current: 0, before: self.current }
-            }
-            _ => Open { since: now, current: 0, before: 0 },
-        }
-    }
-}
-
-/// What time means for a count, from the settings. All in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// After this time half of a count is left.
-    pub half_life: i64,
-    /// How long an attempt may still turn out to be a right password.
-    pub settle: i64,
-}
-
-/// The counts of every prefix that covers one source, at one moment.
-#[derive(Clone, Debug)]
-pub struct Tally {
-    /// By length: failures in the prefix, and how many of those may still be refunded.
-    counts: Vec<(f64, f64)>,
-    own: Option<Failures>,
-    faded: Vec<Ipv6Addr>,
-    ahead: bool,
-}
-
-impl Tally {
-    /// Counts `rows`, which must hold at least all addresses inside the widest prefix that is
-    /// asked for; those that share nothing with the source do no harm.
-    pub fn new(source: &Source, rows: &[Failures], now: i64, pace: Pace) -> Tally {
-        let mut tally = Tally {
-            counts: vec![(0.0, 0.0); usize::from(source.family().bits()) + 1],
-            own: None,
-            faded: Vec::new(),
-            ahead: false,
-        };
-        for row in rows {
-            tally.add(source, row, now, pace);
-        }
-        // Each row stands at the longest prefix that it shares with the source; all wider ones
-        // contain it as well.
-        let mut sum = (0.0, 0.0);
-        for count in tally.counts.iter_mut().rev() {
-            sum = (sum.0 + count.0, sum.1 + count.1);
-            *count = sum;
-        }
-        tally
-    }
-
-    fn add(&mut self, source: &Source, row: &Failures, now: i64, pace: Pace) {
-        let Some(shared) = source.shared_bits(row.key) else {
-            return;
-        };
-        let left = row.left(now, pace.half_life);
-        if let Some((count, young)) = self.counts.get_mut(usize::from(shared)) {
-            *count += left;
-            *young += f64::from(row.open.count(now, pace.settle)).min(left);
-        }
-        self.ahead |= now >= CLOCK_IS_SET && row.at > now.saturating_add(CLOCK_SLACK);
-        if row.key == source.key() {
-            self.own = Some(*row);
-        } else if left < FADED {
-            self.faded.push(row.key);
-        }
-    }
-
-    /// The failures counted against the prefix of `length` bits, decayed to now.
-    pub fn count(&self, length: u8) -> f64 {
-        self.at(length).0
-    }
-
-    /// How many of them may still be refunded.
-    fn young(&self, length: u8) -> f64 {
-        self.at(length).1
-    }
-
-    fn at(&self, length: u8) -> (f64, f64) {
-        self.counts.get(usize::from(length)).copied().unwrap_or_default()
-    }
-
-    /// The source's own row, as it was read.
-    pub fn own(&self) -> Option<&Failures> {
-        self.own.as_ref()
-    }
-
-    /// Rows that may be forgotten.
-    pub fn faded(&self) -> &[Ipv6Addr] {
-        &self.faded
-    }
-
-    /// Whether a row claims to be from the future: the clock was set back, and without mending
-    /// that row's count would not decay until the clock catches up.
-    pub fn is_ahead(&self) -> bool {
-        self.ahead
-    }
-}
-
-/// A covering prefix with its count.
+/// A covering prefix, or a known place, with its count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Standing {
     /// The prefix.
@@ -202,55 +54,232 @@ pub enum Refusal {
     Rule(IpNet),
     /// A covering prefix is full; of several, the one that takes longest to have room.
     Full(Standing),
+    /// The user's count at a known place is full, and strangers would wait longer.
+    Known(Standing),
+    /// Too many strangers failed for this user. The prefix is that of the source alone.
+    Elsewhere(Standing),
+    /// The rule or grant that let the source in had no use left for this success.
+    UsedUp(IpNet),
+}
+
+impl Refusal {
+    /// Milliseconds until an attempt has room again; `None` if time alone does not help.
+    pub fn wait(&self) -> Option<i64> {
+        match self {
+            Refusal::Full(full) | Refusal::Known(full) | Refusal::Elsewhere(full) => {
+                Some(full.wait)
+            }
+            Refusal::Rule(_) | Refusal::UsedUp(_) => None,
+        }
+    }
 }
 
 /// What becomes of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub enum Verdict {
-    /// An exempt rule covers the source: neither counted nor denied.
-    Exempt,
-    /// May go on, and is charged.
-    Admit,
+    /// An exempt rule covers the source: neither counted nor denied. A success takes a use of the
+    /// rule that is named.
+    Exempt(Option<RuleId>),
+    /// May go on, and is charged to a lane. A success takes a use of the rule or grant.
+    Admit(Lane, Option<RuleId>),
     /// Full only because of attempts that may still turn out right: wait for them.
-    Wait(Standing),
+    Wait(Refusal),
     /// Refused.
     Deny(Refusal),
 }
 
-/// What the rules say before anything is counted: a verdict, or `None` if the counts decide.
-pub fn by_rule(source: &Source, rules: &Rules) -> Option<Verdict> {
-    match rules.matching(source)? {
-        (_, Action::Exempt) => Some(Verdict::Exempt),
+/// The verdict, and what it was made from.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// What becomes of the attempt.
+    pub verdict: Verdict,
+    /// The strangers' counts around the source.
+    pub strangers: Tally,
+    /// The counts of those whose provider is known.
+    pub familiar: Tally,
+    /// The nearest known place.
+    pub known: Option<Known>,
+    /// The count of the user's strangers.
+    pub elsewhere: Option<Count>,
+    /// Whether something that was read claims to be from the future ([`Count::is_ahead`]).
+    pub is_ahead: bool,
+}
+
+/// What the rules say, whatever the counts; `None` if the counts decide.
+pub fn by_rule(ruled: &Ruled) -> Option<Verdict> {
+    match ruled.by? {
+        (_, Action::Exempt) => Some(Verdict::Exempt(ruled.limited.clone())),
         (prefix, Action::Deny) => Some(Verdict::Deny(Refusal::Rule(prefix))),
         (_, Action::Count) => None,
     }
 }
 
-/// What the counts say: admitted when every covering prefix has room for one attempt more.
-pub fn by_count(source: &Source, tally: &Tally, curve: &Curve, pace: Pace) -> Verdict {
-    let full = standings(source, tally, curve, pace)
-        .filter(|standing| standing.wait > 0)
-        .max_by_key(|standing| standing.wait);
-    let Some(full) = full else {
-        return Verdict::Admit;
-    };
-    let may_settle = curve.lengths(source).all(|length| {
-        decay::has_room(tally.count(length) - tally.young(length), curve.quota(length))
+/// What becomes of an attempt, by rules and counts.
+///
+/// A user at a known place has a count of his own, which strangers cannot fill; when it is full he
+/// is judged as a stranger. A stranger is admitted when every covering prefix has room for one
+/// attempt more. Who would be refused, by a rule or by the counts, and has a grant, is let in by
+/// it.
+pub fn judge(
+    login: &Login,
+    ruled: &Ruled,
+    records: &Records,
+    settings: &Settings,
+    now: i64,
+) -> Judgement {
+    let source = &login.source;
+    let (pace, quotas) = (settings.pace(), settings.quotas(source.family()));
+    let strangers = Tally::new(source, &records.strangers, now, pace);
+    let familiar = Tally::new(source, &records.familiar, now, pace);
+    let known = known_place(&records.known, now, settings.known_for);
+
+    let mut for_stranger = room_of(source, &strangers, &quotas, pace);
+    if let (Some(count), Some((quota, pace))) = (&records.elsewhere, settings.elsewhere()) {
+        let own = source.prefix(source.family().bits());
+        let own = room_in(own, count, quota, now, pace, Refusal::Elsewhere);
+        for_stranger = for_stranger.and(own);
+    }
+    let for_known = known.map(|known| {
+        let (quota, pace) = (settings.known_quota(known.place.tier), settings.known_pace());
+        let own = room_in(known.place.prefix, &known.count, quota, now, pace, Refusal::Known);
+        match known.place.tier {
+            Tier::Near => (own, Lane::Known(Tier::Near)),
+            Tier::Wide => {
+                let around = room_of(source, &familiar, &quotas, settings.pace());
+                (own.and(around), Lane::Known(Tier::Wide))
+            }
+        }
     });
-    if may_settle { Verdict::Wait(full) } else { Verdict::Deny(Refusal::Full(full)) }
+
+    let lane = match &for_known {
+        Some((Room::Free, lane)) => *lane,
+        _ => Lane::Stranger,
+    };
+    let room = match for_known {
+        Some((room, _)) => room.or(for_stranger),
+        None => for_stranger,
+    };
+    let by_count = match room {
+        Room::Free => Verdict::Admit(lane, ruled.limited.clone()),
+        Room::Soon(refusal) => Verdict::Wait(refusal),
+        Room::Full(refusal) => Verdict::Deny(refusal),
+    };
+    let verdict = match (by_rule(ruled).unwrap_or(by_count), &ruled.grant) {
+        (Verdict::Deny(_) | Verdict::Wait(_), Some(grant)) => {
+            Verdict::Admit(Lane::Stranger, Some(grant.clone()))
+        }
+        (verdict, _) => verdict,
+    };
+    let is_ahead = strangers.is_ahead()
+        || familiar.is_ahead()
+        || known.is_some_and(|known| known.count.is_ahead(now))
+        || records.elsewhere.is_some_and(|count| count.is_ahead(now));
+    Judgement { verdict, strangers, familiar, known, elsewhere: records.elsewhere, is_ahead }
+}
+
+/// The known place that decides: the nearest of those where the user was seen lately.
+pub fn known_place(places: &[Known], now: i64, known_for: i64) -> Option<Known> {
+    let recent = places.iter().filter(|known| now.saturating_sub(known.seen) < known_for);
+    recent.min_by_key(|known| known.place.tier == Tier::Wide).copied()
 }
 
 /// Every covering prefix with its count, widest first.
 pub fn standings<'a>(
     source: &'a Source,
     tally: &'a Tally,
-    curve: &'a Curve,
+    quotas: &'a Quotas<'a>,
     pace: Pace,
 ) -> impl Iterator<Item = Standing> + 'a {
-    curve.lengths(source).map(move |length| {
-        let (count, quota) = (tally.count(length), curve.quota(length));
-        let wait = decay::wait(count, quota, pace.half_life);
-        Standing { prefix: source.prefix(length), count, quota, wait }
+    quotas.curve.lengths(source).map(move |length| {
+        let (sum, prefix) = (tally.sum(length), source.prefix(length));
+        standing(prefix, sum.count, sum.slow, quotas.of(prefix), pace)
     })
+}
+
+/// Of the two counts of `strict = yes` the one that takes longer to have room.
+pub fn standing(prefix: IpNet, count: f64, slow: f64, quota: u32, pace: Pace) -> Standing {
+    let wait = decay::wait(count, quota, pace.half_life);
+    let slow_quota = quota.saturating_mul(SLOW_TIMES);
+    let slow_wait = pace.slow.map_or(0, |half_life| decay::wait(slow, slow_quota, half_life));
+    if slow_wait > wait {
+        Standing { prefix, count: slow, quota: slow_quota, wait: slow_wait }
+    } else {
+        Standing { prefix, count, quota, wait }
+    }
+}
+
+/// Whether there is room for one attempt more.
+enum Room {
+    Free,
+    /// As soon as attempts that are open turn out right.
+    Soon(Refusal),
+    Full(Refusal),
+}
+
+impl Room {
+    /// Room in both.
+    fn and(self, other: Room) -> Room {
+        match (self, other) {
+            (Room::Free, room) | (room, Room::Free) => room,
+            (Room::Soon(a), Room::Soon(b)) => Room::Soon(longer(a, b)),
+            (Room::Full(a) | Room::Soon(a), Room::Full(b) | Room::Soon(b)) => {
+                Room::Full(longer(a, b))
+            }
+        }
+    }
+
+    /// Room in one of them.
+    fn or(self, other: Room) -> Room {
+        match (self, other) {
+            (Room::Free, _) | (_, Room::Free) => Room::Free,
+            (Room::Full(a), Room::Full(b)) => Room::Full(shorter(a, b)),
+            (Room::Full(a) | Room::Soon(a), Room::Full(b) | Room::Soon(b)) => {
+                Room::Soon(shorter(a, b))
+            }
+        }
+    }
+}
+
+fn longer(a: Refusal, b: Refusal) -> Refusal {
+    if b.wait() > a.wait() { b } else { a }
+}
+
+fn shorter(a: Refusal, b: Refusal) -> Refusal {
+    if a.wait() < b.wait() { a } else { b }
+}
+
+/// Room in every covering prefix.
+fn room_of(source: &Source, tally: &Tally, quotas: &Quotas<'_>, pace: Pace) -> Room {
+    let full = standings(source, tally, quotas, pace)
+        .filter(|standing| standing.wait > 0)
+        .max_by_key(|standing| standing.wait);
+    let Some(full) = full else {
+        return Room::Free;
+    };
+    let may_settle = quotas.curve.lengths(source).all(|length| {
+        let (sum, prefix) = (tally.sum(length), source.prefix(length));
+        let (count, slow) = (sum.count - sum.young, sum.slow - sum.young);
+        standing(prefix, count, slow, quotas.of(prefix), pace).wait == 0
+    });
+    let refusal = Refusal::Full(full);
+    if may_settle { Room::Soon(refusal) } else { Room::Full(refusal) }
+}
+
+/// Room in one count.
+fn room_in(
+    prefix: IpNet,
+    count: &Count,
+    quota: u32,
+    now: i64,
+    pace: Pace,
+    refusal: fn(Standing) -> Refusal,
+) -> Room {
+    let (left, young) = (count.left(now, pace), count.young(now, pace));
+    let standing = |count| standing(prefix, count, 0.0, quota, pace);
+    match (standing(left), standing(left - young)) {
+        (full, _) if full.wait == 0 => Room::Free,
+        (full, settled) if settled.wait == 0 => Room::Soon(refusal(full)),
+        (full, _) => Room::Full(refusal(full)),
+    }
 }

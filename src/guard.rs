@@ -4,12 +4,11 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::Settings;
-use crate::decide::{self, Failures, Refusal, Standing, Tally, Verdict};
-use crate::rules::Rules;
-use crate::source::Source;
-use crate::store::{Store, StoreError};
-
-pub use crate::store::Ticket;
+use crate::decide::{self, Judgement, Records, Refusal, Verdict};
+use crate::login::Login;
+use crate::repeat::{Guess, Mark};
+use crate::rules::{self, Kind, RuleId, Rules};
+use crate::store::{Reader, Store, StoreError, Ticket, Write};
 
 /// Where the time comes from.
 pub trait Clock {
@@ -40,15 +39,32 @@ const FIRST_PAUSE: i64 = 20;
 const LONGEST_PAUSE: i64 = 200;
 
 /// What became of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub enum Admission {
-    /// Not counted.
-    Exempt,
-    /// Charged; the ticket refunds it.
-    Charged(Ticket),
+    /// May try the password.
+    Passed(Pass),
     /// Refused; nothing was written.
     Refused(Refusal),
+}
+
+/// What an attempt that may try the password has cost so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pass {
+    /// The charge, if it was charged: an exempt source is not, nor is a password that was wrong
+    /// already.
+    pub ticket: Option<Ticket>,
+    /// The rule or grant of which a success takes one use.
+    pub spends: Option<RuleId>,
+    /// Whether nothing is learnt from a success either.
+    pub exempt: bool,
+}
+
+/// What one look under the lock has led to.
+enum Charged {
+    Passed(Pass),
+    Wait(Refusal),
+    Deny(Refusal),
 }
 
 /// Admits, charges and refunds, by the settings and a clock.
@@ -65,82 +81,97 @@ impl<'a> Guard<'a> {
         Guard { settings, rules, clock }
     }
 
-    /// What the rules say about `source`; `None` if the counts decide.
-    pub fn by_rule(&self, source: &Source) -> Option<Verdict> {
-        decide::by_rule(source, self.rules)
-    }
-
-    /// What would become of an attempt now. Only reads, unless the clock was set back.
-    ///
-    /// # Errors
-    ///
-    /// The store cannot be used.
-    pub fn look(&self, store: &mut Store, source: &Source) -> Result<Verdict, StoreError> {
-        if let Some(verdict) = self.by_rule(source) {
-            return Ok(verdict);
-        }
-        let tally = self.tally(store, source)?;
-        Ok(self.by_count(source, &tally))
-    }
-
-    /// The counts of `source` now.
-    ///
-    /// # Errors
-    ///
-    /// The store cannot be used.
-    pub fn tally(&self, store: &mut Store, source: &Source) -> Result<Tally, StoreError> {
-        let curve = self.settings.curve(source.family());
+    /// What would become of an attempt now by the settings alone, as if nothing were stored.
+    pub fn look_at_settings(&self, login: &Login) -> Judgement {
         let now = self.clock.now();
-        let tally = self.tally_of(&store.failures_near(source, curve)?, source, now);
-        if !tally.is_ahead() {
-            return Ok(tally);
+        let ruled = rules::decide(login, self.rules, &[], now);
+        decide::judge(login, &ruled, &Records::default(), self.settings, now)
+    }
+
+    /// What would become of an attempt now, and why. Only reads, unless the clock was set back.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be used.
+    pub fn look(&self, store: &mut Store, login: &Login) -> Result<Judgement, StoreError> {
+        let now = self.clock.now();
+        let judgement = self.judge(&store.reader(), login, now)?;
+        if !judgement.is_ahead {
+            return Ok(judgement);
         }
         // Refused attempts write nothing, so a count from the future would stand for ever.
-        store.begin()?.mend_clock(now)?.commit()?;
-        Ok(self.tally_of(&store.failures_near(source, curve)?, source, now))
+        let write = store.begin()?;
+        let mended = self.judge_mended(&write, login, now)?;
+        write.commit()?;
+        Ok(mended)
     }
 
-    fn tally_of(&self, rows: &[Failures], source: &Source, now: i64) -> Tally {
-        Tally::new(source, rows, now, self.settings.pace())
+    fn judge(&self, reader: &Reader<'_>, login: &Login, now: i64) -> Result<Judgement, StoreError> {
+        let ruled = rules::decide(login, self.rules, &reader.rules(&login.source)?, now);
+        let records = match decide::by_rule(&ruled) {
+            Some(_) => Records::default(),
+            None => reader.records(login, self.settings, now)?,
+        };
+        Ok(decide::judge(login, &ruled, &records, self.settings, now))
     }
 
-    /// Tests and charges one attempt, waiting up to `settle` for attempts that are still open.
+    fn judge_mended(
+        &self,
+        write: &Write<'_>,
+        login: &Login,
+        now: i64,
+    ) -> Result<Judgement, StoreError> {
+        let judgement = self.judge(&write.reader(), login, now)?;
+        if !judgement.is_ahead {
+            return Ok(judgement);
+        }
+        write.mend_clock(now)?;
+        self.judge(&write.reader(), login, now)
+    }
+
+    /// Tests and charges one attempt, waiting up to `settle` for attempts that are still open. A
+    /// password that was wrong already is let through without a charge, if there is room for it.
     ///
     /// # Errors
     ///
     /// The store cannot be used; nothing was charged.
-    pub fn admit(&self, store: &mut Store, source: &Source) -> Result<Admission, StoreError> {
+    pub fn admit(
+        &self,
+        store: &mut Store,
+        login: &Login,
+        guess: Option<Guess<'_>>,
+    ) -> Result<Admission, StoreError> {
         // On a busy machine more time passes than is slept; a test's clock passes by sleeping only.
         let started = Instant::now();
         let (mut slept, mut pause) = (0, FIRST_PAUSE);
         let mut over = None;
-        let mut verdict = self.by_rule(source).unwrap_or(Verdict::Admit);
         loop {
-            verdict = match verdict {
-                Verdict::Exempt => return Ok(Admission::Exempt),
-                Verdict::Deny(refusal) => return Ok(Admission::Refused(refusal)),
-                Verdict::Admit => match (self.charge(store, source), over) {
-                    (Ok(Ok(ticket)), _) => return Ok(Admission::Charged(ticket)),
-                    (Ok(Err(other)), _) => other,
-                    // Who was over quota a moment ago is not let in because many others wait too.
-                    (Err(StoreError::Busy(_)), Some(standing)) => {
-                        return Ok(Admission::Refused(Refusal::Full(standing)));
-                    }
-                    (Err(error), _) => return Err(error),
-                },
-                Verdict::Wait(standing) => {
-                    let passed = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-                    if passed.max(slept) >= self.settings.settle {
-                        return Ok(Admission::Refused(Refusal::Full(standing)));
-                    }
-                    over = Some(standing);
-                    self.clock.sleep(Duration::from_millis(pause.unsigned_abs()));
-                    slept += pause;
-                    pause = (2 * pause).min(LONGEST_PAUSE);
-                    // Waiters only read, so that they never keep out the one they wait for.
-                    self.look(store, source)?
+            let refusal = match (self.charge(store, login, guess), over) {
+                (Ok(Charged::Passed(pass)), _) => return Ok(Admission::Passed(pass)),
+                (Ok(Charged::Deny(refusal)), _) => return Ok(Admission::Refused(refusal)),
+                (Ok(Charged::Wait(refusal)), _) => refusal,
+                // Who was over quota a moment ago is not let in because many others wait too.
+                (Err(StoreError::Busy(_)), Some(refusal)) => {
+                    return Ok(Admission::Refused(refusal));
                 }
+                (Err(error), _) => return Err(error),
             };
+            over = Some(refusal);
+            // Waiters only read, so that they never keep out the one they wait for.
+            loop {
+                let passed = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+                if passed.max(slept) >= self.settings.settle {
+                    return Ok(Admission::Refused(refusal));
+                }
+                self.clock.sleep(Duration::from_millis(pause.unsigned_abs()));
+                slept += pause;
+                pause = (2 * pause).min(LONGEST_PAUSE);
+                match self.look(store, login)?.verdict {
+                    Verdict::Wait(_) => {}
+                    Verdict::Deny(refusal) => return Ok(Admission::Refused(refusal)),
+                    Verdict::Exempt(_) | Verdict::Admit(..) => break,
+                }
+            }
         }
     }
 
@@ -149,71 +180,115 @@ impl<'a> Guard<'a> {
     /// # Errors
     ///
     /// The store cannot be used; nothing was charged.
-    pub fn record(&self, store: &mut Store, source: &Source) -> Result<Admission, StoreError> {
-        let admission = self.admit(store, source)?;
-        if let Admission::Charged(ticket) = &admission {
-            store.begin()?.settle(ticket, self.settings.pace())?.commit()?;
+    pub fn record(&self, store: &mut Store, login: &Login) -> Result<Admission, StoreError> {
+        let admission = self.admit(store, login, None)?;
+        if let Admission::Passed(Pass { ticket: Some(ticket), .. }) = &admission {
+            let write = store.begin()?;
+            write.settle(ticket, self.settings)?;
+            write.commit()?;
         }
         Ok(admission)
     }
 
-    /// Takes back exactly one charge, after a right password.
+    /// After a right password or a key: takes back exactly the charge of `pass`, takes one use of
+    /// the rule that let it in, and learns the place. A success for which no use was left is
+    /// refused.
     ///
     /// # Errors
     ///
-    /// The store cannot be used; the charge stands.
-    pub fn refund(&self, store: &mut Store, ticket: &Ticket) -> Result<(), StoreError> {
-        store.begin()?.refund(ticket, self.settings.pace())?.commit()
+    /// The store cannot be used; the charge stands, and nothing was learnt.
+    pub fn succeed(
+        &self,
+        store: &mut Store,
+        login: &Login,
+        pass: &Pass,
+    ) -> Result<Result<(), Refusal>, StoreError> {
+        let write = store.begin()?;
+        let now = self.clock.now();
+        if let Some(ticket) = &pass.ticket {
+            write.refund(ticket, self.settings)?;
+        }
+        let used_up = match &pass.spends {
+            Some(rule) if !write.take_use(rule)? => Some(Refusal::UsedUp(rule.prefix)),
+            _ => None,
+        };
+        if used_up.is_none() && !pass.exempt {
+            write.learn(login, now, self.settings)?;
+        }
+        write.commit()?;
+        Ok(used_up.map_or(Ok(()), Err))
     }
 
-    /// Charges an attempt whose refund turns out to have been wrong. It was admitted once, so it is
-    /// not tested again.
+    /// Charges an attempt once more whose refund turns out to have been wrong. It was admitted
+    /// once, so it is not tested again.
     ///
     /// # Errors
     ///
     /// The store cannot be used; nothing was charged.
-    pub fn take_back(&self, store: &mut Store, source: &Source) -> Result<(), StoreError> {
-        let pace = self.settings.pace();
+    pub fn take_back(
+        &self,
+        store: &mut Store,
+        login: &Login,
+        ticket: &Ticket,
+    ) -> Result<(), StoreError> {
         let write = store.begin()?;
-        let now = self.clock.now();
-        let rows = write.failures_near(source, self.settings.curve(source.family()))?;
-        let tally = self.tally_of(&rows, source, now);
-        let ticket = write.charge(source, &tally, now, self.settings)?;
-        write.settle(&ticket, pace)?.commit()
+        write.charge_again(ticket, login, self.clock.now(), self.settings)?;
+        write.commit()
     }
 
-    /// Test and charge in one transaction; the verdict if it is not an admission.
+    /// Test and charge in one transaction.
     fn charge(
         &self,
         store: &mut Store,
-        source: &Source,
-    ) -> Result<Result<Ticket, Verdict>, StoreError> {
-        let curve = self.settings.curve(source.family());
-        let mut write = store.begin()?;
+        login: &Login,
+        guess: Option<Guess<'_>>,
+    ) -> Result<Charged, StoreError> {
+        let write = store.begin()?;
         // Read under the lock: charges are stored in the order of their times.
         let now = self.clock.now();
-        let mut tally = self.tally_of(&write.failures_near(source, curve)?, source, now);
-        if tally.is_ahead() {
-            write = write.mend_clock(now)?;
-            tally = self.tally_of(&write.failures_near(source, curve)?, source, now);
-        }
-        let verdict = self.by_count(source, &tally);
-        let charged = match verdict {
-            Verdict::Admit => Ok(write.charge(source, &tally, now, self.settings)?),
-            other => Err(other),
+        let judgement = self.judge_mended(&write, login, now)?;
+        let charged = match judgement.verdict.clone() {
+            Verdict::Wait(refusal) => Charged::Wait(refusal),
+            Verdict::Deny(refusal) => Charged::Deny(refusal),
+            Verdict::Exempt(spends) => Charged::Passed(Pass { ticket: None, spends, exempt: true }),
+            Verdict::Admit(lane, spends) => {
+                let by_grant = spends.as_ref().is_some_and(|rule| rule.kind == Kind::Grant);
+                let mark = self.mark(&write, login, guess)?;
+                let ticket = if !by_grant && self.is_repeat(&write, mark, guess, now)? {
+                    None
+                } else {
+                    let lane = (lane, spends.as_ref());
+                    Some(write.charge(login, &judgement, lane, mark, now, self.settings)?)
+                };
+                Charged::Passed(Pass { ticket, spends, exempt: false })
+            }
         };
+        // Also what was mended.
         write.commit()?;
         Ok(charged)
     }
 
-    /// What the counts say about `source`.
-    pub fn by_count(&self, source: &Source, tally: &Tally) -> Verdict {
-        decide::by_count(source, tally, self.settings.curve(source.family()), self.settings.pace())
+    /// How the password of a guess is remembered, if such are.
+    fn mark(
+        &self,
+        write: &Write<'_>,
+        login: &Login,
+        guess: Option<Guess<'_>>,
+    ) -> Result<Option<Mark>, StoreError> {
+        let Some(guess) = guess.filter(|_| self.settings.repeat) else { return Ok(None) };
+        let secret = write.secret()?;
+        Ok(secret.and_then(|secret| Mark::of(&secret, login, guess.password)))
     }
 
-    /// All covering prefixes of `source`, widest first.
-    pub fn standings(&self, source: &Source, tally: &Tally) -> Vec<Standing> {
-        let curve = self.settings.curve(source.family());
-        decide::standings(source, tally, curve, self.settings.pace()).collect()
+    fn is_repeat(
+        &self,
+        write: &Write<'_>,
+        mark: Option<Mark>,
+        guess: Option<Guess<'_>>,
+        now: i64,
+    ) -> Result<bool, StoreError> {
+        let (Some(mark), Some(guess)) = (mark, guess) else { return Ok(false) };
+        let remembered = write.remembered(mark.slot)?;
+        Ok(remembered.has(mark.tag, guess.began, now, self.settings.repeat_for))
     }
 }

@@ -27,12 +27,16 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod count;
 pub mod decay;
 pub mod decide;
 pub mod guard;
+pub mod login;
 mod pam;
 pub mod quota;
+pub mod repeat;
 pub mod rules;
 pub mod source;
 pub mod store;
 mod sys;
+pub mod tally;

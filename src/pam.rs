@@ -27,11 +27,13 @@ use once_cell::race::OnceBool;
 
 use crate::config::Config;
 use crate::decide::{Refusal, Verdict};
-use crate::guard::{Admission, Guard, SystemClock};
+use crate::guard::{Admission, Clock, Guard, Pass, SystemClock};
+use crate::login::Login;
+use crate::repeat::Guess;
 use crate::rules::Rules;
 use crate::source::{Source, locate};
 use crate::store::{Store, StoreError};
-use crate::sys::{Charge, PamExt, effective_user, without_file_size_signal};
+use crate::sys::{Attempt, Done, PamExt, effective_user, without_file_size_signal};
 
 /// How many wrong lines of the settings are logged at each login.
 const MAX_PROBLEMS: usize = 10;
@@ -161,81 +163,141 @@ impl<'h> Call<'h> {
     }
 
     fn authenticate(&mut self) -> Result<Outcome, StoreError> {
+        let began = SystemClock.now();
         self.report_problems();
-        let Some(source) = self.source() else { return Ok(Outcome::Pass) };
+        let Some(login) = self.login() else { return Ok(Outcome::Pass) };
         if self.is_charged() {
-            return Ok(self.pass(&source, "charged already by another line of this stack"));
+            return Ok(self.pass(&login, "charged already by another line of this stack"));
         }
         // An attempt before this one on the same handle failed, whatever becomes of this one.
-        if let Some(charge) = self.pam.charge(&self.charge_name()) {
-            charge.ticket.set(None);
+        if let Some(attempt) = self.kept() {
+            attempt.pass.take();
         }
-        match self.guard().by_rule(&source) {
-            Some(Verdict::Deny(refusal)) => return Ok(self.refuse(&source, &refusal)),
-            Some(_) => return Ok(self.pass(&source, "exempt")),
-            None => {}
-        }
-        let mut store = self.open()?;
-        if let Verdict::Deny(refusal) = self.guard().look(&mut store, &source)? {
-            return Ok(self.refuse(&source, &refusal));
+        let mut store = match self.open() {
+            Ok(store) => store,
+            Err(error) => return self.without_store(&login, error),
+        };
+        match self.guard().look(&mut store, &login)?.verdict {
+            Verdict::Deny(refusal) => return Ok(self.refuse(&login, &refusal)),
+            Verdict::Exempt(None) => return Ok(self.pass(&login, "exempt")),
+            _ => {}
         }
         let prompted = !self.pam.has_authtok();
+        let mut password = None;
         if self.config.settings.prompt {
             match self.pam.authtok() {
                 Ok(token) if token.is_empty() && self.is_sshd_without_password() => {
-                    return Ok(self.pass(&source, "no password tried"));
+                    return Ok(self.pass(&login, "no password tried"));
                 }
-                Ok(_) => {}
+                Ok(token) => password = Some(token),
                 Err(_) => return Ok(Outcome::NoPassword),
             }
             if !store.is_current() {
                 store = self.open()?;
             }
         }
-        let admission = self.guard().admit(&mut store, &source)?;
+        let guess = password.as_ref().map(|password| Guess { password, began });
+        let admission = self.guard().admit(&mut store, &login, guess)?;
         // The client may be slow to take its message: nothing stays open meanwhile.
         drop(store);
         Ok(match admission {
-            Admission::Refused(refusal) => self.refuse(&source, &refusal),
-            Admission::Exempt => self.pass(&source, "exempt"),
-            Admission::Charged(ticket) => {
-                let charge =
-                    Charge { ticket: Cell::new(Some(ticket)), refunded: Cell::new(None), prompted };
-                if self.pam.keep_charge(&self.charge_name(), charge).is_err() {
-                    self.pam.log(libc::LOG_ERR, "out of memory; this charge cannot be refunded");
-                }
-                self.pass(&source, "charged")
-            }
+            Admission::Refused(refusal) => self.refuse(&login, &refusal),
+            Admission::Passed(pass) => self.passed(&login, pass, prompted),
         })
     }
 
+    /// Keeps in the handle what a success will have to settle.
+    fn passed(&mut self, login: &Login, pass: Pass, prompted: bool) -> Outcome {
+        let what = match (&pass.ticket, pass.exempt) {
+            (Some(_), _) => "charged",
+            (None, true) => "exempt",
+            (None, false) => "a wrong password again, not charged",
+        };
+        let attempt = Attempt {
+            pass: Cell::new(Some(pass)),
+            done: Cell::new(None),
+            user: login.user.clone(),
+            prompted,
+        };
+        let name = self.name();
+        if self.pam.keep(&name, attempt).is_err() {
+            self.pam.log(libc::LOG_ERR, "out of memory; this charge cannot be refunded");
+        }
+        self.pass(login, what)
+    }
+
+    /// The rules of the settings hold without the store.
+    fn without_store(&mut self, login: &Login, error: StoreError) -> Result<Outcome, StoreError> {
+        match self.guard().look_at_settings(login).verdict {
+            Verdict::Exempt(_) => Ok(self.pass(login, "exempt")),
+            Verdict::Deny(refusal) => Ok(self.refuse(login, &refusal)),
+            Verdict::Admit(..) | Verdict::Wait(_) => Err(error),
+        }
+    }
+
     fn account(&mut self) -> Result<Outcome, StoreError> {
-        let charge = self.pam.charge(&self.charge_name());
-        if let Some(ticket) = charge.and_then(|charge| charge.ticket.take()) {
-            // The attempt was admitted; that it cannot be refunded is no reason to refuse it now.
-            match self.open().and_then(|mut store| self.guard().refund(&mut store, &ticket)) {
-                Ok(()) => {
-                    if let Some(charge) = charge {
-                        charge.refunded.set(Some(0));
-                    }
-                    self.debug("refunded");
-                }
-                Err(error) => self.pam.log(libc::LOG_ERR, &format!("{error}; this charge stands")),
-            }
+        let passed = self.kept().and_then(|attempt| Some((attempt.pass.take()?, &attempt.user)));
+        if let Some((pass, user)) = passed {
+            let user = user.clone();
+            return self.succeeded(pass, user);
+        }
+        if self.kept().is_some_and(Attempt::is_done) {
             return Ok(Outcome::Pass);
         }
         self.report_problems();
-        let Some(source) = self.source() else { return Ok(Outcome::Pass) };
-        if !self.config.enforce {
-            return Ok(Outcome::Pass);
+        let Some(login) = self.login() else { return Ok(Outcome::Pass) };
+        // A key, or an attempt that was not charged.
+        match self.open().and_then(|mut store| self.came_by_key(&mut store, &login)) {
+            Ok(Ok(())) => Ok(self.pass(&login, "in")),
+            Ok(Err(refusal)) => Ok(self.refuse(&login, &refusal)),
+            Err(error) if self.config.enforce => Err(error),
+            Err(error) => {
+                self.pam.log(libc::LOG_ERR, &format!("{error}; this login teaches nothing"));
+                Ok(Outcome::Pass)
+            }
         }
-        let mut store = self.open()?;
-        let verdict = self.guard().look(&mut store, &source)?;
-        drop(store);
-        Ok(match verdict {
-            Verdict::Deny(refusal) => self.refuse(&source, &refusal),
-            _ => self.pass(&source, "not over quota"),
-        })
+    }
+
+    /// After a right password: refunds what it was charged, and learns.
+    fn succeeded(&mut self, pass: Pass, user: Vec<u8>) -> Result<Outcome, StoreError> {
+        let Some(source) = self.source() else { return Ok(Outcome::Pass) };
+        let login = Login { source, user };
+        let settled =
+            self.open().and_then(|mut store| self.guard().succeed(&mut store, &login, &pass));
+        match settled {
+            Ok(Ok(())) => {
+                if let Some(attempt) = self.kept() {
+                    attempt.done.set(Some(Done { ticket: pass.ticket, credentials: 0 }));
+                }
+                Ok(self.pass(&login, "a right password"))
+            }
+            Ok(Err(refusal)) => Ok(self.refuse(&login, &refusal)),
+            // Whether a use was left is not known: as if the store had failed in `auth`.
+            Err(error) if pass.spends.is_some() => Err(error),
+            // The attempt was admitted; that it cannot be refunded is no reason to refuse it now.
+            Err(error) => {
+                self.pam.log(libc::LOG_ERR, &format!("{error}; this charge stands"));
+                Ok(Outcome::Pass)
+            }
+        }
+    }
+
+    /// With `enforce` denies what would be denied to a password; teaches the place.
+    fn came_by_key(
+        &self,
+        store: &mut Store,
+        login: &Login,
+    ) -> Result<Result<(), Refusal>, StoreError> {
+        let guard = self.guard();
+        let (spends, exempt) = match guard.look(store, login)?.verdict {
+            Verdict::Deny(refusal) if self.config.enforce => return Ok(Err(refusal)),
+            Verdict::Exempt(spends) => (spends, true),
+            Verdict::Admit(_, spends) => (spends, false),
+            Verdict::Wait(_) | Verdict::Deny(_) => (None, false),
+        };
+        // Where nobody is denied, nothing was let in by a rule.
+        let spends = spends.filter(|_| self.config.enforce);
+        guard.succeed(store, login, &Pass { ticket: None, spends, exempt })
     }
 
     /// sshd checks passwords and keys on one handle, so a key after a wrong password looks to
@@ -247,18 +309,25 @@ impl<'h> Call<'h> {
     /// Root's sessions do that anew for each channel, each in a copy of this handle, so root is left
     /// out: who has root's key has no use for the password.
     fn credentials(&mut self) -> Result<Outcome, StoreError> {
-        let Some(charge) = self.pam.charge(&self.charge_name()) else { return Ok(Outcome::Pass) };
-        let Some(times) = charge.refunded.get() else { return Ok(Outcome::Pass) };
-        charge.refunded.set(Some(times.saturating_add(1)));
-        if times == 0 || self.user() == b"root" || !self.is_ssh_login_without_password() {
-            return Ok(Outcome::Pass);
+        let Some(attempt) = self.kept() else { return Ok(Outcome::Pass) };
+        let Some(mut done) = attempt.done.take() else { return Ok(Outcome::Pass) };
+        let user = attempt.user.clone();
+        let is_first = done.credentials == 0;
+        done.credentials = done.credentials.saturating_add(1);
+        let by_key = !is_first && self.user() != b"root" && self.is_ssh_login_without_password();
+        match (done.ticket.take_if(|_| by_key), self.source()) {
+            (Some(ticket), Some(source)) => {
+                let login = Login { source, user };
+                self.guard().take_back(&mut self.open()?, &login, &ticket)?;
+                self.debug("a key, not the password: charged again");
+            }
+            _ => {
+                if let Some(attempt) = self.kept() {
+                    attempt.done.set(Some(done));
+                }
+            }
         }
-        if let Some(charge) = self.pam.charge(&self.charge_name()) {
-            charge.refunded.set(None);
-        }
-        let Some(source) = self.source() else { return Ok(Outcome::Pass) };
-        self.guard().take_back(&mut self.open()?, &source)?;
-        Ok(self.pass(&source, "a key, not the password: charged again"))
+        Ok(Outcome::Pass)
     }
 
     fn is_ssh_login_without_password(&mut self) -> bool {
@@ -274,7 +343,12 @@ impl<'h> Call<'h> {
         user.map_or(Vec::new(), |name| name.0.to_bytes().to_vec())
     }
 
-    /// The source of this login; `None` if there is nothing for this module to do.
+    /// This login; `None` if there is nothing for this module to do.
+    fn login(&mut self) -> Option<Login> {
+        let source = self.source()?;
+        Some(Login { source, user: self.user() })
+    }
+
     fn source(&mut self) -> Option<Source> {
         if effective_user() != 0 && !self.config.settings.nonroot {
             self.debug("the caller is not root; nothing done (nonroot = no)");
@@ -310,15 +384,21 @@ impl<'h> Call<'h> {
     /// the password when an attempt begins; so if one is there, and the line that charged was
     /// itself the first to ask, that was in this same attempt.
     fn is_charged(&self) -> bool {
-        let charge = self.pam.charge(&self.charge_name());
-        charge.is_some_and(|charge| {
-            let open = charge.ticket.take();
-            charge.ticket.set(open);
-            open.is_some() && charge.prompted && self.pam.has_authtok()
+        self.kept().is_some_and(|attempt| {
+            let pass = attempt.pass.take();
+            let is_open = pass.is_some();
+            attempt.pass.set(pass);
+            is_open && attempt.prompted && self.pam.has_authtok()
         })
     }
 
-    fn charge_name(&self) -> String {
+    fn kept(&self) -> Option<&Attempt> {
+        self.pam.kept(&self.name())
+    }
+
+    /// Of what is kept in the handle: lines with different stores have nothing to do with each
+    /// other.
+    fn name(&self) -> String {
         self.config.settings.database.display().to_string()
     }
 
@@ -329,10 +409,10 @@ impl<'h> Call<'h> {
     }
 
     /// Tells the log and the client, and denies if that is what the settings say.
-    fn refuse(&mut self, source: &Source, refusal: &Refusal) -> Outcome {
+    fn refuse(&mut self, login: &Login, refusal: &Refusal) -> Outcome {
         let service = String::from_utf8_lossy(&self.service()).into_owned();
         let enforcing = self.config.settings.enforcing;
-        self.pam.log(libc::LOG_NOTICE, &words::denial(&service, source, refusal, enforcing));
+        self.pam.log(libc::LOG_NOTICE, &words::denial(&service, login, refusal, enforcing));
         if !enforcing {
             return Outcome::Pass;
         }
@@ -346,8 +426,8 @@ impl<'h> Call<'h> {
         Outcome::Deny
     }
 
-    fn pass(&self, source: &Source, why: &str) -> Outcome {
-        self.debug(&format!("{source}: {why}"));
+    fn pass(&self, login: &Login, why: &str) -> Outcome {
+        self.debug(&format!("{}: {why}", login.source));
         Outcome::Pass
     }
 

@@ -15,28 +15,28 @@
 //!   250 ms 23 % did, and an attempt that cannot be counted is one that an attacker has for free.
 
 mod file;
+mod keep;
+mod read;
+mod sweep;
 mod write;
 
 use std::fmt;
-use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior, ffi};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
-use crate::decide::{Failures, Open};
-use crate::quota::Curve;
-use crate::source::{Family, Source, key_range};
-
+pub use read::{Entry, Reader, UserPlace};
 pub use write::{Ticket, Write};
 
 /// `PRAGMA application_id` of a store: "PfxQ".
 const APPLICATION_ID: i64 = 0x5066_7851;
 /// The steps from an empty file to the schema of this version; `PRAGMA user_version` says how many
 /// a store has behind it. A released step is never changed: the next version adds one.
-const STEPS: [&str; 1] = [include_str!("schema.sql")];
+const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+/// The view holds nothing, and is made anew behind the steps.
+const VIEW: &str = include_str!("schema/view.sql");
 const SCHEMA_VERSION: i64 = STEPS.len() as i64;
 /// Bytes of the write-ahead log beyond which it is folded into the file: about 100 pages.
 const WAL_LIMIT: u64 = 100 * 4_120;
@@ -90,17 +90,6 @@ pub struct Store {
     patience: Duration,
 }
 
-/// An address with its failures, as people are shown it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    /// The failures.
-    pub failures: Failures,
-    /// The address as text.
-    pub source: String,
-    /// The prefix lengths that mean anything for it: widest and narrowest.
-    pub lengths: (u8, u8),
-}
-
 impl Store {
     /// Opens the store at `path`, and makes it if its directory is there and it is not. In all it
     /// waits for locks no longer than `lock_wait`.
@@ -149,32 +138,9 @@ impl Store {
         matches!(file::examine(&self.path), Ok(Some(identity)) if identity == self.identity)
     }
 
-    /// The failures of all addresses inside the widest prefix that counts for `source`.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Busy`], [`StoreError::Sqlite`].
-    pub fn failures_near(
-        &self,
-        source: &Source,
-        curve: &Curve,
-    ) -> Result<Vec<Failures>, StoreError> {
-        failures_near(&self.conn, &self.path, source, curve)
-    }
-
-    /// All failing addresses inside `prefix`, or everywhere, in the order of their keys.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Busy`], [`StoreError::Sqlite`].
-    pub fn entries(&self, prefix: Option<&IpNet>) -> Result<Vec<Entry>, StoreError> {
-        let everywhere = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(u128::MAX));
-        let (first, last) = prefix.map_or(everywhere, key_range);
-        let family = prefix.map(|net| Family::of_key(key_range(net).0));
-        let entries = entries(&self.conn, &self.path, first, last)?;
-        // Keys of IPv4 lie inside ::/0, but IPv4 addresses do not.
-        let same = |entry: &Entry| family.is_none_or(|f| f == Family::of_key(entry.failures.key));
-        Ok(entries.into_iter().filter(same).collect())
+    /// What can be read, each time as it is then.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader::new(&self.conn, &self.path)
     }
 
     /// Starts the one kind of transaction that writes. The lock is held until it ends.
@@ -247,6 +213,7 @@ fn upgrade(conn: &mut Connection) -> rusqlite::Result<()> {
     for step in STEPS.iter().skip(usize::try_from(version).unwrap_or(0)) {
         tx.execute_batch(step)?;
     }
+    tx.execute_batch(VIEW)?;
     tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     tx.commit()
 }
@@ -268,66 +235,6 @@ fn check_version(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
         newer if newer > SCHEMA_VERSION => Err(StoreError::Newer(path.to_owned(), newer)),
         _ => upgrade(conn).map_err(|error| from_sqlite(path, error)),
     }
-}
-
-/// The rows of the widest prefix that counts for `source`.
-fn failures_near(
-    conn: &Connection,
-    path: &Path,
-    source: &Source,
-    curve: &Curve,
-) -> Result<Vec<Failures>, StoreError> {
-    let widest = source.prefix(*curve.lengths(source).start());
-    let (first, last) = key_range(&widest);
-    let select = || -> rusqlite::Result<Vec<Failures>> {
-        let sql = format!("SELECT {COLUMNS} FROM failure WHERE address BETWEEN ?1 AND ?2");
-        let mut select = conn.prepare(&sql)?;
-        let rows = select.query_map((first.octets(), last.octets()), failures)?;
-        rows.filter_map(Result::transpose).collect()
-    };
-    select().map_err(|error| from_sqlite(path, error))
-}
-
-fn entries(
-    conn: &Connection,
-    path: &Path,
-    first: Ipv6Addr,
-    last: Ipv6Addr,
-) -> Result<Vec<Entry>, StoreError> {
-    let select = || -> rusqlite::Result<Vec<Entry>> {
-        let sql = format!(
-            "SELECT {COLUMNS}, source, widest, narrowest FROM failure
-             WHERE address BETWEEN ?1 AND ?2 ORDER BY address"
-        );
-        let mut select = conn.prepare(&sql)?;
-        let rows = select.query_map((first.octets(), last.octets()), |row| {
-            let Some(failures) = failures(row)? else { return Ok(None) };
-            let length = |column| row.get(column).map(|n: i64| n.clamp(0, 128) as u8);
-            let lengths = (length(8)?, length(9)?);
-            Ok(Some(Entry { failures, source: row.get(7)?, lengths }))
-        })?;
-        rows.filter_map(Result::transpose).collect()
-    };
-    select().map_err(|error| from_sqlite(path, error))
-}
-
-/// The columns that [`failures`] reads, in this order.
-const COLUMNS: &str = "address, level, at, since, open_since, open, open_before";
-
-/// Reads a row that people may have edited: what makes no sense counts for nothing, and never keeps
-/// the rows beside it from being counted. `None` if its address is none.
-fn failures(row: &Row<'_>) -> rusqlite::Result<Option<Failures>> {
-    let key = row.get_ref(0)?.as_blob().ok().and_then(|key| <[u8; 16]>::try_from(key).ok());
-    let Some(key) = key else { return Ok(None) };
-    let level: f64 = row.get(1)?;
-    let count = |column| row.get(column).map(|n: i64| n.clamp(0, i64::from(u32::MAX)) as u32);
-    Ok(Some(Failures {
-        key: Ipv6Addr::from(key),
-        level: if level.is_finite() { level.max(0.0) } else { 0.0 },
-        at: row.get(2)?,
-        since: row.get(3)?,
-        open: Open { since: row.get(4)?, current: count(5)?, before: count(6)? },
-    }))
 }
 
 fn missing(path: &Path) -> StoreError {

@@ -9,7 +9,8 @@ use ::pam::items::AuthTok;
 use ::pam::module::PamHandle;
 use zeroize::Zeroizing;
 
-use crate::guard::Ticket;
+use crate::guard::Pass;
+use crate::store::Ticket;
 
 /// The six hooks that libpam looks for, each guarded against panics and null pointers.
 #[allow(missing_docs, reason = "the names and the contract are libpam's")]
@@ -32,14 +33,34 @@ unsafe extern "C" {
     fn pam_syslog(pamh: *const PamHandle, priority: c_int, format: *const c_char, ...);
 }
 
-/// The charge that one transaction made, kept in its handle from `auth` on.
-pub struct Charge {
-    /// What to refund; taken by the first refund.
-    pub ticket: Cell<Option<Ticket>>,
-    /// After a refund: how many times credentials were set since.
-    pub refunded: Cell<Option<u32>>,
+/// What this module knows of one transaction, kept in its handle from `auth` on.
+pub struct Attempt {
+    /// What the last attempt has cost; taken by the first success.
+    pub pass: Cell<Option<Pass>>,
+    /// After a success.
+    pub done: Cell<Option<Done>>,
+    /// The user as he was when the attempt was judged: modules behind may give another name.
+    pub user: Vec<u8>,
     /// Whether this module was the first of its stack to ask for the password.
     pub prompted: bool,
+}
+
+impl Attempt {
+    /// Whether a success was settled already.
+    pub fn is_done(&self) -> bool {
+        let done = self.done.take();
+        let is_done = done.is_some();
+        self.done.set(done);
+        is_done
+    }
+}
+
+/// A success.
+pub struct Done {
+    /// The charge that was taken back.
+    pub ticket: Option<Ticket>,
+    /// How many times credentials were set since.
+    pub credentials: u32,
 }
 
 /// The calls that `pam-bindings` leaves out.
@@ -61,15 +82,15 @@ pub trait PamExt {
     /// characters become `?`.
     fn log(&self, priority: c_int, line: &str);
 
-    /// Keeps a charge under `name` until the transaction ends or another takes its place.
+    /// Keeps an attempt under `name` until the transaction ends or another takes its place.
     ///
     /// # Errors
     ///
     /// Out of memory.
-    fn keep_charge(&mut self, name: &str, charge: Charge) -> Result<(), PamResultCode>;
+    fn keep(&mut self, name: &str, attempt: Attempt) -> Result<(), PamResultCode>;
 
-    /// The charge kept under `name`.
-    fn charge(&self, name: &str) -> Option<&Charge>;
+    /// The attempt kept under `name`.
+    fn kept(&self, name: &str) -> Option<&Attempt>;
 }
 
 impl PamExt for PamHandle {
@@ -108,13 +129,13 @@ impl PamExt for PamHandle {
         unsafe { pam_syslog(self, priority, c"%s".as_ptr(), line.as_ptr()) };
     }
 
-    fn keep_charge(&mut self, name: &str, charge: Charge) -> Result<(), PamResultCode> {
-        self.set_data(&data_name(name), Box::new(charge))
+    fn keep(&mut self, name: &str, attempt: Attempt) -> Result<(), PamResultCode> {
+        self.set_data(&data_name(name), Box::new(attempt))
     }
 
-    fn charge(&self, name: &str) -> Option<&Charge> {
-        // SAFETY: names made by `data_name` are only ever given to `keep_charge` of this very
-        // version, so that what is stored there is a `Charge`.
+    fn kept(&self, name: &str) -> Option<&Attempt> {
+        // SAFETY: names made by `data_name` are only ever given to `keep` of this very version,
+        // so that what is stored there is an `Attempt`.
         unsafe { self.get_data(&data_name(name)) }.ok()
     }
 }

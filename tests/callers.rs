@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use common::pam::{MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once, failures, lab};
+use common::pam::{MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once, failures, guess, lab};
 
 const NOBODY: u32 = 65_534;
 
@@ -24,7 +24,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn start(confdir: &Path, service: &str, rhost: &str) -> Pam {
-    Pam::start(confdir, service, b"alice", Some(b"guess")).rhost(rhost.as_bytes())
+    Pam::start(confdir, service, b"alice", Some(&guess())).rhost(rhost.as_bytes())
 }
 
 #[test]

@@ -9,9 +9,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use common::book::{Book, spread, v6};
 use pam_prefixquota::config::Settings;
+use pam_prefixquota::count::{Count, Failures};
 use pam_prefixquota::decay;
-use pam_prefixquota::decide::{Failures, Open, Tally};
 use pam_prefixquota::source::{Family, Source, canonical, key_range, locate, parse_prefix};
+use pam_prefixquota::tally::Tally;
 use proptest::prelude::*;
 
 const HOUR: i64 = 3_600_000;
@@ -339,13 +340,14 @@ proptest! {
         let pace = Settings::default().pace();
         let now = 5 * HOUR;
         let rows: Vec<Failures> = rows.into_iter().map(|(address, level, at)| {
-            Failures { key: Source::of(address, &[]).key(), level, at, since: 0, open: Open { since: 0, current: 0, before: 0 } }
+            let count = Count { level, ..Count::none(at) };
+            Failures { key: Source::of(address, &[]).key(), count }
         }).collect();
         let source = Source::of(address, &[]);
         let tally = Tally::new(&source, &rows, now, pace);
         let sum = |first: Ipv6Addr, last: Ipv6Addr| -> f64 {
             rows.iter().filter(|row| (first..=last).contains(&row.key))
-                .map(|row| decay::remaining(row.level, row.at, now, pace.half_life)).sum()
+                .map(|row| decay::remaining(row.count.level, row.count.at, now, pace.half_life)).sum()
         };
         for length in 32..=128 {
             let (first, last) = key_range(&source.prefix(length));

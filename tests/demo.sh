@@ -204,7 +204,7 @@ say "What the log says:"
 grep -m1 'denied: service=sshd source=3fff:' "$log" | sed 's/^/  /'
 
 say "The same from 3fff:0:1:3::bad, with 30 connections at once:"
-seq 30 | xargs -P 30 -I{} guess 3fff:0:1:3::bad wrong >/dev/null || true
+seq 30 | xargs -P 30 -I{} guess 3fff:0:1:3::bad "wrong {}" >/dev/null || true
 reached=$(checked 3fff:0:1:3::bad)
 say "  $reached of 30 guesses reached the password check"
 [ "$reached" = 2 ] || fail "expected 2"
@@ -214,7 +214,7 @@ say "(Through the real sshd, 20 connections at a time. A limit on one address ne
 began=$SECONDS
 guessed=0
 volley() { # so many guesses
-    addresses "$1" | xargs -P 20 -I{} guess {} wrong >/dev/null || true
+    addresses "$1" | xargs -P 20 -I{} guess {} "wrong {}" >/dev/null || true
     guessed=$((guessed + $1))
     printf '  %4d guesses sent, %3d reached the password check, %3d denied (%d s)\n' \
         $guessed "$(checked 2001:db8:)" "$(all_denials)" $((SECONDS - began))

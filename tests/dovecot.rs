@@ -7,7 +7,7 @@ mod common;
 
 use common::lab::dovecot::Dovecot;
 use common::lab::sshd::{PASSWORD, Sshd};
-use common::lab::{self, DOVECOT, Lab, MATE, RIGHT, SSHD, USER};
+use common::lab::{self, DOVECOT, Lab, MATE, RIGHT, SSHD, USER, wrong};
 
 const SOURCE: &str = "2001:db8:1:2::3";
 const PREFIX: &str = "2001:db8:1:2::3/128";
@@ -23,9 +23,9 @@ fn imap_pop3_and_ssh_share_one_count() {
     lab.guard_unix("sshd", "");
     let sshd = Sshd::start(&lab, "");
 
-    dovecot.imap_login(SOURCE, USER, "wrong").expect_refused("a wrong password by IMAP");
+    dovecot.imap_login(SOURCE, USER, &wrong()).expect_refused("a wrong password by IMAP");
     assert_eq!(lab.count(PREFIX), 1.0, "count after a guess by IMAP");
-    dovecot.pop3_login(SOURCE, USER, "wrong").expect_refused("a wrong password by POP3");
+    dovecot.pop3_login(SOURCE, USER, &wrong()).expect_refused("a wrong password by POP3");
     assert_eq!(lab.count(PREFIX), 2.0, "count after a guess by IMAP and one by POP3");
 
     let ssh = sshd.login(SOURCE, USER, PASSWORD, RIGHT);
@@ -62,7 +62,7 @@ fn no_password_of_a_closed_address_is_looked_at() {
     guess_twice(&lab, &dovecot);
 
     for user in [USER, MATE, "nobody-here"] {
-        dovecot.imap_login(SOURCE, user, "wrong").expect_refused("a third guess");
+        dovecot.imap_login(SOURCE, user, &wrong()).expect_refused("a third guess");
     }
     dovecot.imap_login(SOURCE, USER, RIGHT).expect_refused("the right password");
     let seen = lab.log_with(&["pam_unix(dovecot:", SOURCE]);
@@ -78,7 +78,7 @@ fn the_store_reads_like_a_table() {
     let Some(lab) = lab::enter("the_store_reads_like_a_table", &[DOVECOT]) else { return };
     let dovecot = guarded_dovecot(&lab);
     guess_twice(&lab, &dovecot);
-    dovecot.pop3_login(IPV4, MATE, "wrong").expect_refused("a wrong password");
+    dovecot.pop3_login(IPV4, MATE, &wrong()).expect_refused("a wrong password");
 
     let view = |prefixes: &str| {
         lab.sqlite3(&format!(
@@ -129,7 +129,7 @@ fn guarded_dovecot(lab: &Lab) -> Dovecot {
 /// Uses up the quota of `SOURCE`.
 fn guess_twice(lab: &Lab, dovecot: &Dovecot) {
     for _ in 0..2 {
-        dovecot.imap_login(SOURCE, USER, "wrong").expect_refused("a wrong password");
+        dovecot.imap_login(SOURCE, USER, &wrong()).expect_refused("a wrong password");
     }
     assert_eq!(lab.wrong_passwords("dovecot", SOURCE), 2, "guesses that reached pam_unix");
 }

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::pam::{
     AUTH_ERR, CONV_ERR, DISALLOW_NULL_AUTHTOK, ERROR_MSG, MAXTRIES, PERM_DENIED, Pam, SUCCESS,
-    stack, stack_of, write_stack,
+    guess, stack, stack_of, write_stack,
 };
 
 /// A folder of PAM stacks around one store: `wrong` and `right` play the password check.
@@ -45,7 +45,7 @@ impl Lab {
     }
 
     fn start(&self, service: &str, rhost: &str) -> Pam {
-        Pam::start(self.dir.path(), service, b"alice", Some(b"guess")).rhost(rhost.as_bytes())
+        Pam::start(self.dir.path(), service, b"alice", Some(&guess())).rhost(rhost.as_bytes())
     }
 
     fn guess(&self, rhost: &str) -> c_int {
@@ -137,7 +137,7 @@ fn without_a_prompt_the_attempt_itself_is_charged() {
 
 #[test]
 fn only_the_last_charge_of_a_handle_is_refunded_and_only_once() {
-    let lab = Lab::new("ipv6_base=5");
+    let lab = Lab::new("ipv6_base=5 repeat=no");
     // One handle, as sshd's password method: wrong, wrong, right. The stack plays all as right.
     let mut pam = lab.start("right", "2001:db8::1");
     for _ in 0..3 {
@@ -172,9 +172,9 @@ fn nothing_but_account_refunds() {
 
 #[test]
 fn two_lines_of_one_stack_charge_and_refund_once() {
-    let lab = Lab::new("");
+    let lab = Lab::new("repeat=no");
     let twice = |verdict: &str| {
-        let lines = stack(&lab.arguments(""), verdict);
+        let lines = stack(&lab.arguments("repeat=no known_quota=0 known_wide_quota=0"), verdict);
         let (first, rest) = lines.split_once('\n').unwrap();
         format!("{first}\n{first}\n{rest}{}\n", first.replacen("auth", "account", 1))
     };
@@ -194,9 +194,11 @@ fn two_lines_of_one_stack_charge_and_refund_once() {
 
 #[test]
 fn a_module_that_asks_before_us_gives_no_free_guess() {
-    let lab = Lab::new("");
-    let asks_first =
-        format!("auth optional pam_unix.so nodelay\n{}", stack(&lab.arguments(""), "perm_denied"));
+    let lab = Lab::new("repeat=no");
+    let asks_first = format!(
+        "auth optional pam_unix.so nodelay\n{}",
+        stack(&lab.arguments("repeat=no"), "perm_denied")
+    );
     write_stack(lab.dir.path(), "wrong", &asks_first);
     let mut pam = lab.start("wrong", "2001:db8::1");
     for expected in [1.0, 2.0] {
@@ -211,7 +213,7 @@ fn who_has_no_address_is_not_our_business() {
     let lab = Lab::new("");
     for rhost in [None, Some("UNKNOWN"), Some("")] {
         for _ in 0..5 {
-            let mut pam = Pam::start(lab.dir.path(), "wrong", b"alice", Some(b"x"));
+            let mut pam = Pam::start(lab.dir.path(), "wrong", b"alice", Some(&guess()));
             if let Some(rhost) = rhost {
                 pam = pam.rhost(rhost.as_bytes());
             }
@@ -304,7 +306,7 @@ fn without_enforcing_nothing_is_denied_and_counts_stay_true() {
 
 #[test]
 fn an_attempt_that_was_not_charged_refunds_no_earlier_one() {
-    let lab = Lab::new("enforcing=no");
+    let lab = Lab::new("enforcing=no repeat=no");
     let mut pam = lab.start("right", "2001:db8::1");
     for _ in 0..3 {
         assert_eq!(pam.authenticate(), SUCCESS);
@@ -391,7 +393,8 @@ fn hostile_items_are_only_bytes() {
     let long = vec![b'a'; 4_000];
     let users: [&[u8]; 5] = [b"", b"\xff\xfe", b"%s%n%s%n", b"alice\nroot", &long];
     for user in users {
-        let mut pam = Pam::start(lab.dir.path(), "wrong", user, Some(b"x")).rhost(b"2001:db8:1::1");
+        let mut pam =
+            Pam::start(lab.dir.path(), "wrong", user, Some(&guess())).rhost(b"2001:db8:1::1");
         let code = pam.authenticate();
         assert!(matches!(code, PERM_DENIED | MAXTRIES), "{code}");
     }
@@ -399,7 +402,7 @@ fn hostile_items_are_only_bytes() {
     let rhosts: [&[u8]; 6] =
         [b"\xff\xfe", b"%s%n", b"2001:db8::1\n", b"'; DROP TABLE failure; --", b"[", &long];
     for rhost in rhosts {
-        let mut pam = Pam::start(lab.dir.path(), "wrong", b"alice", Some(b"x")).rhost(rhost);
+        let mut pam = Pam::start(lab.dir.path(), "wrong", b"alice", Some(&guess())).rhost(rhost);
         assert_eq!(pam.authenticate(), PERM_DENIED);
     }
     lab.assert_failures(8.0);
@@ -413,7 +416,7 @@ fn hostile_items_are_only_bytes() {
 
 #[test]
 fn sshd_asking_without_a_password_is_not_an_attempt() {
-    let lab = Lab::new("");
+    let lab = Lab::new("repeat=no");
     let flags = c_int::try_from(DISALLOW_NULL_AUTHTOK).unwrap();
     let empty = |flags, sshd: bool| {
         let mut pam =
@@ -441,7 +444,7 @@ fn behind_pam_unix_one_prompt_serves_both() {
     );
     write_stack(lab.dir.path(), "wrong", &lines);
     let mut pam =
-        Pam::start(lab.dir.path(), "wrong", b"no-such-user", Some(b"x")).rhost(b"2001:db8::1");
+        Pam::start(lab.dir.path(), "wrong", b"no-such-user", Some(&guess())).rhost(b"2001:db8::1");
     assert!(matches!(pam.authenticate(), AUTH_ERR | 9 | 10));
     assert_eq!(pam.talk().prompts, 1);
 }

@@ -11,8 +11,11 @@ use common::book::{inside, v6};
 use common::pam::{MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once, failures, lab};
 
 /// One attempt in a process of its own: 0 let in, else what libpam said.
-fn attempt(confdir: &Path, service: &str, rhost: &str) -> c_int {
-    let mut pam = Pam::start(confdir, service, b"alice", Some(b"guess")).rhost(rhost.as_bytes());
+fn attempt(confdir: &Path, service: &str, rhost: &str, password: &str) -> c_int {
+    // Who guesses is nobody who is known here.
+    let user: &[u8] = if service == "right" { b"alice" } else { b"mallory" };
+    let mut pam = Pam::start(confdir, service, user, Some(password.as_bytes()));
+    pam = pam.rhost(rhost.as_bytes());
     match pam.authenticate() {
         SUCCESS => pam.account(),
         code => code,
@@ -43,7 +46,8 @@ fn wrong_guesses_reach_the_check(
 ) {
     // The store does not exist yet either: they also race to make it.
     let dir = lab("");
-    let codes = at_once(processes, |i| attempt(dir.path(), "wrong", &rhost(i)));
+    let codes =
+        at_once(processes, |i| attempt(dir.path(), "wrong", &rhost(i), &format!("guess {i}")));
     assert_eq!(count(&codes, PERM_DENIED), expected, "{processes} at once: {codes:?}");
     assert_eq!(count(&codes, MAXTRIES), processes - expected, "{codes:?}");
     assert!((failures(dir.path()) - expected as f64).abs() < 0.5);
@@ -51,7 +55,7 @@ fn wrong_guesses_reach_the_check(
 
 fn right_passwords_all_succeed() {
     let dir = lab("");
-    let codes = at_once(10, |_| attempt(dir.path(), "right", "2001:db8::1"));
+    let codes = at_once(10, |_| attempt(dir.path(), "right", "2001:db8::1", "right"));
     assert_eq!(count(&codes, SUCCESS), 10, "{codes:?}");
     assert!(failures(dir.path()) < 1e-3);
 }
@@ -59,8 +63,8 @@ fn right_passwords_all_succeed() {
 fn right_and_wrong_do_not_disturb_each_other() {
     let dir = lab("");
     let codes = at_once(100, |i| match i % 2 {
-        0 => attempt(dir.path(), "wrong", "2001:db8:1::1"),
-        _ => attempt(dir.path(), "right", &format!("2001:db8:2:{i:x}::1")),
+        0 => attempt(dir.path(), "wrong", "2001:db8:1::1", &format!("guess {i}")),
+        _ => attempt(dir.path(), "right", &format!("2001:db8:2:{i:x}::1"), "right"),
     });
     assert_eq!(count(&codes, SUCCESS), 50, "{codes:?}");
     assert_eq!(count(&codes, PERM_DENIED), 2, "{codes:?}");

@@ -9,8 +9,8 @@ use std::net::Ipv6Addr;
 
 use common::lab::client::Outcome;
 use common::lab::sshd::{INTERACTIVE, PASSWORD, Sshd};
-use common::lab::{self, Lab, MATE, RIGHT, SSHD, USER, await_until};
-use common::pam::{self, Pam};
+use common::lab::{self, Lab, MATE, RIGHT, SSHD, USER, await_until, wrong};
+use common::pam::{self, Pam, guess};
 
 const SOURCE: &str = "2001:db8:1:2::3";
 /// In the same /64 as `SOURCE`.
@@ -46,7 +46,7 @@ fn two_guesses_close_one_address(lab: &Lab, method: &str) -> Outcome {
 
     let refusal = sshd.login(SOURCE, USER, method, RIGHT);
     refusal.expect_refused("the right password after two guesses");
-    sshd.login(SOURCE, MATE, method, "wrong").expect_refused("another user after two guesses");
+    sshd.login(SOURCE, MATE, method, &wrong()).expect_refused("another user after two guesses");
     assert_eq!(lab.wrong_passwords("sshd", SOURCE), 2, "guesses that reached pam_unix");
     lab.await_log(&["pam_prefixquota(sshd:auth)", "denied", &prefix]);
     assert_eq!(lab.count(&prefix), 2.0, "denied attempts are not counted");
@@ -106,7 +106,9 @@ fn a_key_does_not_forgive_the_guess_before_it() {
     let Some(lab) = lab::enter("a_key_does_not_forgive_the_guess_before_it", &[SSHD]) else {
         return;
     };
-    let sshd = guarded_sshd(&lab);
+    // Where nobody is known, each guess is one of a stranger.
+    lab.guard_unix("sshd", "known_quota=0 known_wide_quota=0");
+    let sshd = Sshd::start(&lab, "");
     let prefix = format!("{SOURCE}/128");
     sshd.key_login(SOURCE, USER).expect_admitted("a key alone");
     for guess in 1..=4 {
@@ -116,9 +118,16 @@ fn a_key_does_not_forgive_the_guess_before_it() {
         await_until("the guess to be counted", || lab.count(&prefix) == counted);
     }
     assert_eq!(lab.wrong_passwords("sshd", SOURCE), 2, "guesses that reached pam_unix");
-    sshd.login(NEIGHBOUR, USER, PASSWORD, "wrong").expect_refused("a wrong password");
+    sshd.login(NEIGHBOUR, USER, PASSWORD, &wrong()).expect_refused("a wrong password");
     sshd.login(NEIGHBOUR, USER, PASSWORD, RIGHT).expect_admitted("a right one");
     assert_eq!(lab.count(&format!("{NEIGHBOUR}/128")), 1.0, "a right password is refunded");
+
+    // At a known place it is one of the user's own.
+    lab.guard_unix("sshd", "");
+    sshd.guess_then_key("2001:db8:1:2::4", USER).expect_admitted("a wrong password, then a key");
+    let own = "SELECT round(sum(level), 1) FROM known WHERE place = '2001:db8:1:2::/64'";
+    await_until("the guess to be counted", || lab.sqlite3(own) == "1.0");
+    assert_eq!(lab.count("2001:db8:1:2::4/128"), 0.0, "strangers have nothing to do with it");
 }
 
 #[test]
@@ -157,7 +166,7 @@ fn a_client_with_a_name() {
     lab.guard_unix("sshd", "");
     let sshd = Sshd::start(&lab, "UseDNS yes");
     for _ in 0..2 {
-        sshd.login(SOURCE, USER, PASSWORD, "wrong").expect_refused("a wrong password");
+        sshd.login(SOURCE, USER, PASSWORD, &wrong()).expect_refused("a wrong password");
     }
     let named = lab.wrong_passwords("sshd", "guesser.example");
     assert_eq!(named, 2, "guesses that reached pam_unix with PAM_RHOST as a name");
@@ -176,7 +185,7 @@ fn guarded_sshd(lab: &Lab) -> Sshd<'_> {
 /// Uses up the quota of `SOURCE`.
 fn guess_twice(lab: &Lab, sshd: &Sshd<'_>, method: &str) {
     for _ in 0..2 {
-        sshd.login(SOURCE, USER, method, "wrong").expect_refused("a wrong password");
+        sshd.login(SOURCE, USER, method, &wrong()).expect_refused("a wrong password");
     }
     assert_eq!(lab.wrong_passwords("sshd", SOURCE), 2, "guesses that reached pam_unix");
 }
@@ -193,7 +202,7 @@ fn guesses_that_reach_the_check(
     let confdir = lab.dir().join("etc/pam.d");
     let verdicts = (0..guesses).map(|i| {
         let rhost = address(i).to_string();
-        let mut pam = Pam::start(&confdir, "bulk", USER.as_bytes(), Some(b"wrong"));
+        let mut pam = Pam::start(&confdir, "bulk", USER.as_bytes(), Some(&guess()));
         pam = pam.rhost(rhost.as_bytes());
         let verdict = pam.authenticate();
         let expected = [pam::PERM_DENIED, pam::MAXTRIES];

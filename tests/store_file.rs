@@ -11,7 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::book::{inside, v6};
-use common::store::Lab;
+use common::store::{Lab, START, login};
+use pam_prefixquota::guard::Admission;
 use pam_prefixquota::store::Store;
 
 #[test]
@@ -96,8 +97,31 @@ fn an_older_store_is_brought_up_to_date() {
     old.execute_batch("PRAGMA application_id = 0x50667851; PRAGMA journal_mode = WAL").unwrap();
     fs::set_permissions(&lab.settings.database, fs::Permissions::from_mode(0o600)).unwrap();
     lab.charge("2001:db8::1");
-    let version: i64 = old.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
-    assert_eq!((version, lab.rows()), (1, 1));
+    let version = || old.query_row("PRAGMA user_version", [], |row| row.get(0));
+    assert_eq!((version(), lab.rows()), (Ok(2), 1));
+}
+
+#[test]
+fn a_store_of_the_first_version_keeps_its_counts() {
+    let lab = Lab::new(|s| s.settle = 0);
+    let old = rusqlite::Connection::open(&lab.settings.database).unwrap();
+    old.execute_batch("PRAGMA application_id = 0x50667851; PRAGMA journal_mode = WAL").unwrap();
+    old.execute_batch(include_str!("../src/schema/1.sql")).unwrap();
+    old.execute_batch("CREATE VIEW prefix_count AS SELECT source FROM failure").unwrap();
+    let address = "20010db8000000000000000000000001";
+    old.execute_batch(&format!(
+        "INSERT INTO quota VALUES (6, 128, 2);
+         INSERT INTO failure (address, source, level, at) VALUES (x'{address}', '2001:db8::1', 2.0, {START});
+         PRAGMA user_version = 1"
+    ))
+    .unwrap();
+    fs::set_permissions(&lab.settings.database, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(matches!(lab.admit("2001:db8::1"), Admission::Refused(_)));
+    lab.log_in(&login("alice", "2001:db8:1::1"));
+    let ask = |sql: &str| old.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(ask("PRAGMA user_version"), 2);
+    assert_eq!(ask("SELECT count(*) FROM quota WHERE length = 128 AND quota = 2"), 1);
+    assert_eq!(ask("SELECT count(*) FROM known"), 2);
 }
 
 #[test]

@@ -10,10 +10,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
 
-use common::store::{HOUR, Lab, source};
+use common::store::{HOUR, Lab, stranger};
 use pam_prefixquota::config::Settings;
 use pam_prefixquota::decay::{TOLERANCE, has_room, remaining};
+use pam_prefixquota::decide::standings;
 use pam_prefixquota::guard::{Admission, Clock};
+use pam_prefixquota::login::Login;
 use pam_prefixquota::source::Source;
 use proptest::prelude::*;
 
@@ -89,19 +91,20 @@ proptest! {
                 Step::Guess(address) | Step::RightPassword(address) => {
                     let source = Source::of(address, &[]);
                     let expected = model.admits(&source, &lab.settings, now);
-                    let admission = lab.guard().admit(&mut lab.store(), &source).unwrap();
-                    let admitted = matches!(admission, Admission::Charged(_));
+                    let login = Login::of_stranger(source.clone());
+                    let admission = lab.admit_login(&login);
+                    let admitted = matches!(admission, Admission::Passed(_));
                     // Closer to a quota than the store forgets, either answer is right.
                     let near = near_a_limit(&model, &source, &lab.settings, now);
                     prop_assert!(admitted == expected || near, "{source}: {admission:?}");
-                    if let Admission::Charged(ticket) = admission {
+                    if let Admission::Passed(pass) = admission {
                         if matches!(step, Step::RightPassword(_)) {
-                            lab.guard().refund(&mut lab.store(), &ticket).unwrap();
+                            lab.succeed(&login, &pass).unwrap();
                         } else {
                             model.charges.push((source.clone(), 1.0, now));
                         }
                     }
-                    let tally = lab.guard().tally(&mut lab.store(), &source).unwrap();
+                    let tally = lab.guard().look(&mut lab.store(), &login).unwrap().strangers;
                     let curve = lab.settings.curve(source.family());
                     for length in curve.lengths(&source) {
                         let count = tally.count(length);
@@ -117,13 +120,13 @@ proptest! {
                     decay_to(&lab, now);
                     lab.pass(-back);
                     for address in ["2001:db8::", "198.51.100.0"] {
-                        let _ = lab.guard().look(&mut lab.store(), &source(address)).unwrap();
+                        let _ = lab.look(&stranger(address));
                     }
                 }
                 Step::Forgive(address, length) => {
                     let source = Source::of(address, &[]);
                     let prefix = source.prefix(length);
-                    lab.store().begin().unwrap().forgive(&prefix).unwrap().commit().unwrap();
+                    lab.write(|write| write.forgive(&prefix).unwrap());
                     model.charges.retain(|(charged, _, _)| !prefix.contains(&charged.address().unwrap()));
                 }
             }
@@ -144,12 +147,14 @@ proptest! {
         let sources: Vec<Source> = v6.chain(v4.iter().map(|&a| IpAddr::V4(a.into())))
             .map(|a| Source::of(a, &[])).collect();
         for source in &sources {
-            let _ = lab.guard().admit(&mut lab.store(), source).unwrap();
+            let _ = lab.admit_login(&Login::of_stranger(source.clone()));
         }
         let seen = prefix_counts(&lab.settings.database);
         for source in &sources {
-            let tally = lab.guard().tally(&mut lab.store(), source).unwrap();
-            for standing in lab.guard().standings(source, &tally) {
+            let login = Login::of_stranger(source.clone());
+            let tally = lab.guard().look(&mut lab.store(), &login).unwrap().strangers;
+            let quotas = lab.settings.quotas(source.family());
+            for standing in standings(source, &tally, &quotas, lab.settings.pace()) {
                 if tally.own().is_none() { continue }
                 let row = seen.get(&standing.prefix.to_string());
                 let (failures, quota, full) = row.expect("every covering prefix is listed");
@@ -172,10 +177,10 @@ fn near_a_limit(model: &Model, source: &Source, settings: &Settings, now: i64) -
 
 /// Brings every row to `now`, as if each address had been looked at just before the clock moved.
 fn decay_to(lab: &Lab, now: i64) {
-    let entries = lab.store().entries(None).unwrap();
+    let entries = lab.store().reader().entries(None).unwrap();
     let conn = rusqlite::Connection::open(&lab.settings.database).unwrap();
-    for row in entries.iter().map(|entry| entry.failures).filter(|row| row.at < now) {
-        let level = remaining(row.level, row.at, now, lab.settings.half_life);
+    for row in entries.iter().map(|entry| entry.failures).filter(|row| row.count.at < now) {
+        let level = remaining(row.count.level, row.count.at, now, lab.settings.half_life);
         let update = "UPDATE failure SET level = ?2, at = ?3 WHERE address = ?1";
         conn.execute(update, (row.key.octets(), level, now)).unwrap();
     }

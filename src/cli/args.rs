@@ -1,8 +1,11 @@
 //! The command line, defined once: parser, help and completions come from here.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
+use pam_prefixquota::config::parse_duration;
+use pam_prefixquota::rules::{Action, Kind};
 
 /// See and change what pam_prefixquota has counted
 #[derive(Parser)]
@@ -44,6 +47,9 @@ pub enum Command {
     Check {
         /// An IPv4 or IPv6 address
         address: String,
+        /// The user who would try; without, one who is known nowhere
+        #[arg(long)]
+        user: Option<OsString>,
         /// Show every covering prefix, not only those where the count changes
         #[arg(long)]
         all: bool,
@@ -75,8 +81,27 @@ pub enum Command {
     /// Remove all failures inside PREFIX (::/0 and 0.0.0.0/0 are everything)
     Forgive {
         /// An address or a prefix, for example 2001:db8::/32
-        prefix: String,
+        #[arg(required_unless_present = "user")]
+        prefix: Option<String>,
+        /// Remove all failures that are counted for USER: at known places, and by strangers
+        #[arg(long, conflicts_with = "prefix")]
+        user: Option<OsString>,
     },
+
+    /// See and forget from where users have logged in
+    Known {
+        #[command(subcommand)]
+        action: KnownCommand,
+    },
+
+    /// Exempt, deny or count a prefix, for a while or for good
+    Rule {
+        #[command(subcommand)]
+        action: RuleCommand,
+    },
+
+    /// Let ADDRESS in for a moment, although it is denied or over quota
+    Grant(Grant),
 
     /// Show the settings in force and where each comes from
     Config {
@@ -108,4 +133,105 @@ pub enum Command {
         #[arg(long, value_name = "DIR", default_value = "/etc/pam.d")]
         pam_dir: PathBuf,
     },
+}
+
+/// What to do about known places.
+#[derive(Subcommand)]
+pub enum KnownCommand {
+    /// List the known places, by user
+    List {
+        /// Only those of a user, or those inside a prefix
+        #[arg(value_name = "USER|PREFIX")]
+        which: Option<OsString>,
+    },
+
+    /// Forget the known places of a user, or all those inside a prefix
+    Forget {
+        /// A user, an address or a prefix
+        #[arg(value_name = "USER|PREFIX")]
+        which: OsString,
+    },
+}
+
+/// What to do about rules.
+#[derive(Subcommand)]
+pub enum RuleCommand {
+    /// Add a rule, in place of the same one if it is there
+    Add(RuleAdd),
+
+    /// Remove all rules and grants of exactly PREFIX
+    Remove {
+        /// An address or a prefix
+        prefix: String,
+    },
+
+    /// List the rules and grants that hold now
+    List,
+}
+
+/// A new rule.
+#[derive(Arguments)]
+pub struct RuleAdd {
+    /// An address or a prefix; of several rules the longest decides
+    pub prefix: String,
+    /// What is done
+    #[arg(value_enum)]
+    pub action: RuleAction,
+    /// How long it holds, as 90s, 10m, 12h or 30d; for good if not given
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub lasts: Option<i64>,
+    /// How many successful logins it bears; any number if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: Option<u32>,
+    /// What people should know about it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub note: String,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum RuleAction {
+    /// Neither count nor deny.
+    Exempt,
+    /// Always deny.
+    Deny,
+    /// Count as usual, inside a wider rule.
+    Count,
+}
+
+impl From<RuleAction> for Kind {
+    fn from(action: RuleAction) -> Kind {
+        Kind::Rule(match action {
+            RuleAction::Exempt => Action::Exempt,
+            RuleAction::Deny => Action::Deny,
+            RuleAction::Count => Action::Count,
+        })
+    }
+}
+
+/// A grant.
+#[derive(Arguments)]
+pub struct Grant {
+    /// An address: its /64, or the IPv4 address itself, is let in
+    pub address: String,
+    /// How long, as 90s, 10m, 12h or 30d
+    #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub lasts: i64,
+    /// How many successful logins
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: u32,
+    /// Only this user
+    #[arg(long)]
+    pub user: Option<OsString>,
+    /// Take the grant back if there is one that still holds
+    #[arg(long)]
+    pub toggle: bool,
+}
+
+/// Milliseconds.
+fn duration(text: &str) -> Result<i64, String> {
+    parse_duration(text)
+        .filter(|&milliseconds| milliseconds > 0)
+        .ok_or_else(|| "expected a number with s, m, h or d".to_owned())
 }

@@ -1,24 +1,33 @@
 //! Subcommands that change the counts.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use pam_prefixquota::decide::Refusal;
 use pam_prefixquota::guard::{Admission, Clock, SystemClock};
+use pam_prefixquota::store::StoreError;
 use serde_json::json;
 
-use super::{Context, Report, json_count, shown_count, shown_wait};
+use super::{Context, Report, json_count, shown_count, shown_name, shown_wait};
 
 /// `record ADDRESS`.
 pub fn record(context: &Context, address: &str) -> Result<Report, String> {
-    let source = context.source(address)?;
+    let login = context.login(address, None)?;
+    let source = &login.source;
     let mut store = context.store()?;
     let admission =
-        context.guard().record(&mut store, &source).map_err(|error| error.to_string())?;
+        context.guard().record(&mut store, &login).map_err(|error| error.to_string())?;
     let (recorded, denied, sentence) = match admission {
-        Admission::Charged(_) => (true, false, format!("Counted one failure of {source}.")),
-        Admission::Exempt => (false, false, format!("{source} is exempt; not counted.")),
-        Admission::Refused(Refusal::Rule(rule)) => {
+        Admission::Passed(pass) if pass.exempt => {
+            (false, false, format!("{source} is exempt; not counted."))
+        }
+        Admission::Passed(_) => (true, false, format!("Counted one failure of {source}.")),
+        Admission::Refused(Refusal::Rule(rule) | Refusal::UsedUp(rule)) => {
             (false, true, format!("{source} is denied by the rule \"deny {rule}\"; not counted."))
         }
-        Admission::Refused(Refusal::Full(full)) => {
+        Admission::Refused(
+            Refusal::Full(full) | Refusal::Known(full) | Refusal::Elsewhere(full),
+        ) => {
             let sentence = format!(
                 "{source} is denied already: {} has {} of {} failures, room again in {}; not counted.",
                 full.prefix,
@@ -44,13 +53,17 @@ pub fn forgive(context: &Context, prefix: &str) -> Result<Report, String> {
     let (mut addresses, mut failures) = (0, 0.0);
     if let Some(mut store) = context.existing_store()? {
         let now = SystemClock.now();
-        let forgiven = store.entries(Some(&prefix)).map_err(|error| error.to_string())?;
+        let forgiven = store.reader().entries(Some(&prefix)).map_err(|error| error.to_string())?;
         addresses = forgiven.len();
-        let half_life = context.settings().half_life;
+        let pace = context.settings().pace();
         failures =
-            forgiven.iter().fold(0.0, |sum, entry| sum + entry.failures.left(now, half_life));
-        let mut forgive = || store.begin()?.forgive(&prefix)?.commit();
-        forgive().map_err(|error| error.to_string())?;
+            forgiven.iter().fold(0.0, |sum, entry| sum + entry.failures.count.left(now, pace));
+        let mut forgive = || {
+            let write = store.begin()?;
+            write.forgive(&prefix)?;
+            write.commit()
+        };
+        forgive().map_err(|error: StoreError| error.to_string())?;
     }
     let text = match addresses {
         0 => format!("Nothing to forgive in {prefix}."),
@@ -63,4 +76,18 @@ pub fn forgive(context: &Context, prefix: &str) -> Result<Report, String> {
         "failures": json_count(failures),
     });
     Ok(Report::new(text, json))
+}
+
+/// `forgive --user USER`.
+pub fn forgive_user(context: &Context, user: &OsStr) -> Result<Report, String> {
+    if let Some(mut store) = context.existing_store()? {
+        let mut forgive = || {
+            let write = store.begin()?;
+            write.forgive_known(|other, _| other == user.as_bytes())?;
+            write.commit()
+        };
+        forgive().map_err(|error: StoreError| error.to_string())?;
+    }
+    let user = shown_name(user.as_bytes());
+    Ok(Report::new(format!("Forgave all that was counted for {user}."), json!({"user": user})))
 }

@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use pam_prefixquota::config::{SETTINGS, example as example_file};
 use pam_prefixquota::decay;
-use pam_prefixquota::decide::{Refusal, Standing, Tally, Verdict};
+use pam_prefixquota::decide::Standing;
 use pam_prefixquota::guard::{Clock, SystemClock};
 use pam_prefixquota::source::Family;
 use pam_prefixquota::store::Entry;
@@ -43,71 +43,6 @@ pub fn status(context: &Context) -> Result<Report, String> {
     Ok(Report::new(table(&[], rows), json))
 }
 
-/// `check ADDRESS`.
-pub fn check(context: &Context, address: &str, all: bool) -> Result<Report, String> {
-    let source = context.source(address)?;
-    let guard = context.guard();
-    let tally = match context.existing_store()? {
-        Some(mut store) => guard.tally(&mut store, &source).map_err(|error| error.to_string())?,
-        None => Tally::new(&source, &[], SystemClock.now(), context.settings().pace()),
-    };
-    let standings = guard.standings(&source, &tally);
-    let verdict = guard.by_rule(&source).unwrap_or_else(|| guard.by_count(&source, &tally));
-    let tightest = tightest(&standings);
-    let (decisive, rule) = match verdict {
-        Verdict::Deny(Refusal::Full(full)) | Verdict::Wait(full) => (Some(full), None),
-        Verdict::Deny(Refusal::Rule(prefix)) => (None, Some(prefix)),
-        Verdict::Exempt => (None, None),
-        Verdict::Admit => (tightest, None),
-    };
-    let refused = matches!(verdict, Verdict::Deny(_) | Verdict::Wait(_));
-    let denied = refused && context.settings().enforcing;
-    let is_denied =
-        if denied { "is denied" } else { "is admitted (enforcing = no), but would be denied" };
-    let sentence = match (&verdict, decisive, rule) {
-        (Verdict::Exempt, _, _) => format!("{source} is exempt: neither counted nor denied."),
-        (_, _, Some(rule)) => format!("{source} {is_denied} by the rule \"deny {rule}\"."),
-        (_, Some(full), _) if refused => format!(
-            "{source} {is_denied}: {} has {} of {} failures; room again in {}. To lift it: \
-             prefixquota forgive {}",
-            full.prefix,
-            shown_count(full.count),
-            full.quota,
-            shown_wait(full.wait),
-            full.prefix
-        ),
-        _ => format!("{source} is admitted: every covering prefix has room."),
-    };
-    let shown = standings.iter().rev().filter(|s| all || changes(s, &standings));
-    let rows = shown.map(standing_row);
-    let text = match verdict {
-        Verdict::Exempt | Verdict::Deny(Refusal::Rule(_)) => sentence.clone(),
-        _ => format!("{sentence}\n\n{}", table(&STANDING_HEADER, rows)),
-    };
-    let json = json!({
-        "source": source.to_string(),
-        "admitted": !denied,
-        "prefix": decisive.map(|s| s.prefix).or(rule).map(|p| p.to_string()),
-        "count": decisive.map(|s| json_count(s.count)),
-        "quota": decisive.map(|s| s.quota),
-        "retry_after_s": decisive.map_or(Some(0).filter(|_| !denied), |s| Some(seconds(s.wait))),
-        "reason": sentence,
-    });
-    Ok(Report::new(text, json).denied_if(denied))
-}
-
-/// Whether this prefix has more failures than the next narrower one; the narrowest always counts.
-fn changes(standing: &Standing, standings: &[Standing]) -> bool {
-    let length = standing.prefix.prefix_len();
-    let narrower = standings.iter().find(|other| other.prefix.prefix_len() == length + 1);
-    narrower.is_none_or(|other| standing.count > other.count + decay::TOLERANCE)
-}
-
-/// The prefix nearest to its quota.
-fn tightest(standings: &[Standing]) -> Option<Standing> {
-    standings.iter().copied().max_by(|a, b| share(a).total_cmp(&share(b)))
-}
-
 fn share(standing: &Standing) -> f64 {
     standing.count / f64::from(standing.quota)
 }
@@ -126,9 +61,9 @@ pub fn top(context: &Context, limit: usize) -> Result<Report, String> {
     Ok(Report::new(text, standings.iter().map(standing_json).collect()))
 }
 
-const STANDING_HEADER: [&str; 4] = ["prefix", "failures", "quota", "next try"];
+pub(super) const STANDING_HEADER: [&str; 4] = ["prefix", "failures", "quota", "next try"];
 
-fn standing_row(standing: &Standing) -> Vec<String> {
+pub(super) fn standing_row(standing: &Standing) -> Vec<String> {
     let style = if standing.wait > 0 {
         Style::new().fg_color(Some(AnsiColor::Red.into()))
     } else {
@@ -165,7 +100,7 @@ pub fn list(context: &Context, prefix: Option<&str>) -> Result<Report, String> {
         "No failures are counted now.".to_owned()
     } else {
         let rows = found.iter().map(|(count, entry)| {
-            [entry.source.clone(), shown_count(*count), local_time(entry.failures.at)]
+            [entry.source.clone(), shown_count(*count), local_time(entry.failures.count.at)]
         });
         table(&["source", "failures", "last attempt"], rows)
     };
@@ -175,7 +110,7 @@ pub fn list(context: &Context, prefix: Option<&str>) -> Result<Report, String> {
             json!({
                 "source": entry.source,
                 "count": json_count(*count),
-                "last_unix_ms": entry.failures.at,
+                "last_unix_ms": entry.failures.count.at,
             })
         })
         .collect();
@@ -191,7 +126,7 @@ pub fn policy(context: &Context) -> Report {
         let curve = settings.curve(family);
         for length in (curve.widest..=family.bits()).rev() {
             let quota = curve.quota(length);
-            let wait = decay::wait(f64::from(quota), quota, settings.half_life);
+            let wait = decay::wait(f64::from(quota), quota, settings.pace().half_life);
             rows.push([
                 format!("IPv{} /{length}", family.number()),
                 quota.to_string(),
@@ -232,17 +167,17 @@ pub fn example() -> Report {
 
 fn entries(context: &Context, prefix: Option<&ipnet::IpNet>) -> Result<Vec<Entry>, String> {
     let Some(store) = context.existing_store()? else { return Ok(Vec::new()) };
-    let mut entries = store.entries(prefix).map_err(|error| error.to_string())?;
+    let mut entries = store.reader().entries(prefix).map_err(|error| error.to_string())?;
     let now = SystemClock.now();
     entries.retain(|entry| left(entry, context, now) >= decay::FADED);
     Ok(entries)
 }
 
 fn left(entry: &Entry, context: &Context, now: i64) -> f64 {
-    entry.failures.left(now, context.settings().half_life)
+    entry.failures.count.left(now, context.settings().pace())
 }
 
-fn local_time(unix_ms: i64) -> String {
+pub(super) fn local_time(unix_ms: i64) -> String {
     let zone = jiff::tz::TimeZone::system();
     Timestamp::from_millisecond(unix_ms)
         .map(|time| time.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string())

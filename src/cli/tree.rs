@@ -1,8 +1,7 @@
 //! The prefixes that are worth showing, out of all that cover some failing address.
 
 use pam_prefixquota::config::Settings;
-use pam_prefixquota::decay;
-use pam_prefixquota::decide::Standing;
+use pam_prefixquota::decide::{Standing, standing};
 use pam_prefixquota::source::{Family, prefix_of};
 use pam_prefixquota::store::Entry;
 
@@ -24,28 +23,33 @@ fn kind(entry: &Entry) -> (Family, (u8, u8)) {
 }
 
 /// Adds the longest prefix that covers all of `entries`, then goes into its two halves. Returns
-/// their failures.
-fn branch(entries: &[Entry], settings: &Settings, now: i64, found: &mut Vec<Standing>) -> f64 {
-    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return 0.0 };
+/// what they hold: the count, and the slow one.
+fn branch(
+    entries: &[Entry],
+    settings: &Settings,
+    now: i64,
+    found: &mut Vec<Standing>,
+) -> (f64, f64) {
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return (0.0, 0.0) };
     let key = first.failures.key;
-    let family = Family::of_key(key);
+    let (family, pace) = (Family::of_key(key), settings.pace());
     let shared = (key.to_bits() ^ last.failures.key.to_bits()).leading_zeros();
-    let count = if entries.len() == 1 {
-        first.failures.left(now, settings.half_life)
+    let (count, slow) = if entries.len() == 1 {
+        (first.failures.count.left(now, pace), first.failures.count.slow_left(now, pace))
     } else {
         // The bit after the shared ones tells the halves apart.
         let bit = 1_u128 << 127_u32.saturating_sub(shared);
         let middle = entries.partition_point(|entry| entry.failures.key.to_bits() & bit == 0);
         let (low, high) = entries.split_at(middle);
-        branch(low, settings, now, found) + branch(high, settings, now, found)
+        let (low, high) = (branch(low, settings, now, found), branch(high, settings, now, found));
+        (low.0 + high.0, low.1 + high.1)
     };
-    let curve = settings.curve(family);
+    let quotas = settings.quotas(family);
     let own = u32::from(128 - family.bits());
     let length = u8::try_from(shared.saturating_sub(own)).unwrap_or(0).min(first.lengths.1);
-    if length >= curve.widest.max(first.lengths.0) {
-        let quota = curve.quota(length);
-        let wait = decay::wait(count, quota, settings.half_life);
-        found.push(Standing { prefix: prefix_of(key, length), count, quota, wait });
+    if length >= quotas.curve.widest.max(first.lengths.0) {
+        let prefix = prefix_of(key, length);
+        found.push(standing(prefix, count, slow, quotas.of(prefix), pace));
     }
-    count
+    (count, slow)
 }

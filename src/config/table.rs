@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::Settings;
+use super::{Rate, Settings};
+use crate::quota::Multiple;
 use crate::source::{is_folded, parse_prefix};
 
 const SECOND: i64 = 1_000;
@@ -38,6 +39,9 @@ enum Kind {
     Choice([&'static str; 2], fn(&mut Settings) -> &mut bool),
     Prefixes(fn(&mut Settings) -> &mut Vec<IpNet>),
     Translators(fn(&mut Settings) -> &mut Vec<Ipv6Net>),
+    Multiples(fn(&mut Settings) -> &mut Vec<Multiple>),
+    /// `N per DURATION`, or `no`.
+    Rate(fn(&mut Settings) -> &mut Option<Rate>),
 }
 
 const SWITCH: [&str; 2] = ["no", "yes"];
@@ -141,6 +145,72 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Translators(|s| &mut s.nat64),
     },
     Setting {
+        name: "multiply",
+        default: "",
+        help: "A prefix that many people share, as a tunnel broker's or a carrier's NAT, and a \
+               number: every prefix inside it has so many times its quota, and those around it \
+               have what that makes more. Several lines add up; of those that cover a prefix the \
+               longest decides.",
+        kind: Kind::Multiples(|s| &mut s.multiply),
+    },
+    Setting {
+        name: "strict",
+        default: "no",
+        help: "With yes every prefix is counted twice: with a half-life of 30m, whatever half_life \
+               says, and with one of 24h and 4 times the quota. That stops slow guessing as a \
+               half-life of 6h would, and forgets an honest mistake in half an hour.",
+        kind: Kind::Choice(SWITCH, |s| &mut s.strict),
+    },
+    Setting {
+        name: "known_quota",
+        default: "10",
+        help: "Failures that a user may have at a known place (the /64, or IPv4 /24, of an earlier \
+               login) before he is judged there as a stranger. Strangers do not fill this count. \
+               With 0 all are strangers there.",
+        kind: Kind::Number(0..=1_000_000, |s| &mut s.known_quota),
+    },
+    Setting {
+        name: "known_wide_quota",
+        default: "3",
+        help: "The same for another place in the /32 (IPv4 /16) of an earlier login. Beside it the \
+               prefixes must have room as all users who are known so widely fill them.",
+        kind: Kind::Number(0..=1_000_000, |s| &mut s.known_wide_quota),
+    },
+    Setting {
+        name: "known_half_life",
+        default: "6h",
+        help: "The half-life of these two counts.",
+        kind: Kind::Duration(SECOND..=36_500 * DAY, |s| &mut s.known_half_life),
+    },
+    Setting {
+        name: "known_for",
+        default: "60d",
+        help: "A place is forgotten when the user has not logged in from there for so long.",
+        kind: Kind::Duration(0..=36_500 * DAY, |s| &mut s.known_for),
+    },
+    Setting {
+        name: "repeat",
+        default: "yes",
+        help: "The same wrong password of the same user from the same /64 (IPv4 /24) is counted \
+               only once in repeat_for, as long as there is room for it: a forgotten device with \
+               an old password locks nobody out. With no every attempt is counted.",
+        kind: Kind::Choice(SWITCH, |s| &mut s.repeat),
+    },
+    Setting {
+        name: "repeat_for",
+        default: "1d",
+        help: "How long a wrong password is remembered, as 16 bits of a keyed hash.",
+        kind: Kind::Duration(SECOND..=36_500 * DAY, |s| &mut s.repeat_for),
+    },
+    Setting {
+        name: "stranger_quota",
+        default: "no",
+        help: "Against botnets: how many failures all strangers together may have for one user \
+               that has logged in before, as 30 per 24h. Half of them are forgotten in that time. \
+               When they are used up that user gets in only from known places.",
+        kind: Kind::Rate(|s| &mut s.stranger_quota),
+    },
+    Setting {
         name: "enforcing",
         default: "yes",
         help: "With no, attempts are counted and \"would deny\" is logged, but nothing is denied.",
@@ -237,6 +307,10 @@ impl Setting {
                     words(text).map(parse_translator).collect::<Result<_, _>>()?;
                 field(settings).extend(prefixes);
             }
+            Kind::Multiples(field) => {
+                field(settings).extend(parse_multiples(text).ok_or_else(expected)?);
+            }
+            Kind::Rate(field) => *field(settings) = parse_rate(text).ok_or_else(expected)?,
         }
         Ok(())
     }
@@ -253,6 +327,13 @@ impl Setting {
             Kind::Choice([no, yes], field) => (if *field(settings) { yes } else { no }).to_string(),
             Kind::Prefixes(field) => join(field(settings)),
             Kind::Translators(field) => join(field(settings)),
+            Kind::Multiples(field) => {
+                let each = field(settings).iter().map(|m| format!("{} {}", m.prefix, m.times));
+                each.collect::<Vec<_>>().join(" ")
+            }
+            Kind::Rate(field) => field(settings).map_or("no".to_owned(), |rate| {
+                format!("{} per {}", rate.quota, show_duration(rate.half_life))
+            }),
         }
     }
 
@@ -270,9 +351,25 @@ impl Setting {
             Kind::Choice([no, yes], _) => format!("{no} or {yes}"),
             Kind::Prefixes(_) => "addresses and prefixes".to_owned(),
             Kind::Translators(_) => "IPv6 prefixes of length 32, 40, 48, 56, 64 or 96".to_owned(),
+            Kind::Multiples(_) => format!(
+                "a prefix and a number from {} to {}, as 192.0.2.0/24 10",
+                MULTIPLES.start(),
+                MULTIPLES.end()
+            ),
+            Kind::Rate(_) => format!(
+                "no, or a number from {} to {} per a time from {} to {}, as 30 per 24h",
+                RATES.start(),
+                RATES.end(),
+                show_duration(*RATE_TIMES.start()),
+                show_duration(*RATE_TIMES.end())
+            ),
         }
     }
 }
+
+const MULTIPLES: RangeInclusive<u32> = 1..=1_000;
+const RATES: RangeInclusive<u32> = 2..=1_000_000;
+const RATE_TIMES: RangeInclusive<i64> = MINUTE..=36_500 * DAY;
 
 /// The example file: every setting with its meaning, commented out, at its default.
 pub fn example() -> String {
@@ -309,8 +406,8 @@ fn parse_number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// Milliseconds of `90s`, `5m`, `1h`, `60d`.
-fn parse_duration(text: &str) -> Option<i64> {
+/// Milliseconds of `90s`, `5m`, `1h`, `60d`; `None` for anything else.
+pub fn parse_duration(text: &str) -> Option<i64> {
     let (last, _) = text.char_indices().next_back()?;
     let (number, unit) = text.split_at(last);
     let (_, length) = UNITS.iter().find(|(name, _)| unit.starts_with(*name))?;
@@ -324,7 +421,12 @@ fn show_duration(milliseconds: i64) -> String {
     format!("{}{unit}", milliseconds / length)
 }
 
-fn parse_rule(text: &str) -> Result<IpNet, String> {
+/// Reads the prefix of a rule: one that a source can be in.
+///
+/// # Errors
+///
+/// One sentence that says what was found and what is expected.
+pub fn parse_rule(text: &str) -> Result<IpNet, String> {
     let prefix = parse_prefix(text)?;
     if is_folded(&prefix) {
         return Err(format!(
@@ -341,6 +443,28 @@ fn parse_translator(text: &str) -> Result<Ipv6Net, String> {
             Err(format!("{net} cannot be a NAT64 prefix: expected length 32, 40, 48, 56, 64 or 96"))
         }
     }
+}
+
+/// `PREFIX N`, any number of times.
+fn parse_multiples(text: &str) -> Option<Vec<Multiple>> {
+    let words: Vec<&str> = words(text).collect();
+    let pairs = words.chunks(2).map(|pair| {
+        let [prefix, times] = pair else { return None };
+        let prefix = parse_rule(prefix).ok()?;
+        Some(Multiple { prefix, times: in_range(parse_number(times), &MULTIPLES)? })
+    });
+    pairs.collect()
+}
+
+/// `no`, or `N per DURATION`.
+fn parse_rate(text: &str) -> Option<Option<Rate>> {
+    if text == "no" {
+        return Some(None);
+    }
+    let (quota, time) = text.split_once(" per ")?;
+    let quota = in_range(parse_number(quota.trim()), &RATES)?;
+    let half_life = in_range(parse_duration(time.trim()), &RATE_TIMES)?;
+    Some(Some(Rate { quota, half_life }))
 }
 
 /// Breaks text into lines of at most `width` characters.

@@ -1,38 +1,57 @@
 //! What the module says: one line for the administrator, one for the client.
 
-use crate::decide::Refusal;
-use crate::source::Source;
+use crate::decide::{Refusal, Standing};
+use crate::login::Login;
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// The log line of a denial, with the command that lifts it.
-pub fn denial(service: &str, source: &Source, refusal: &Refusal, enforcing: bool) -> String {
+/// The log line of a denial, with the command that lifts it. The user is only named where he is
+/// known to be one: people mistake this field for the password.
+pub fn denial(service: &str, login: &Login, refusal: &Refusal, enforcing: bool) -> String {
     let verb = if enforcing { "denied" } else { "would deny" };
-    let start = format!("{verb}: service={service} source={source}");
+    let start = format!("{verb}: service={service} source={}", login.source);
     match refusal {
         Refusal::Rule(prefix) => format!("{start} rule=\"deny {prefix}\""),
-        Refusal::Full(full) => format!(
-            "{start} prefix={} failures={:.1} quota={} retry_after={}s; to lift it: \
-             prefixquota forgive {}",
-            full.prefix,
-            full.count,
-            full.quota,
-            seconds(full.wait),
-            full.prefix
-        ),
+        Refusal::UsedUp(prefix) => format!("{start} rule={prefix} has no use left"),
+        Refusal::Full(full) => {
+            let prefix = full.prefix;
+            format!(
+                "{start} prefix={prefix} {}; to lift it: prefixquota forgive {prefix}",
+                counts(full)
+            )
+        }
+        Refusal::Known(full) => {
+            let prefix = full.prefix;
+            format!(
+                "{start} known_place={prefix} {}; to lift it: prefixquota forgive {prefix}",
+                counts(full)
+            )
+        }
+        Refusal::Elsewhere(full) => {
+            let user = String::from_utf8_lossy(&login.user);
+            format!(
+                "{start} user={user} strangers' {}; to lift it: prefixquota forgive --user {user}",
+                counts(full)
+            )
+        }
     }
 }
 
-/// What the client is told.
+fn counts(full: &Standing) -> String {
+    let (count, quota, wait) = (full.count, full.quota, seconds(full.wait));
+    format!("failures={count:.1} quota={quota} retry_after={wait}s")
+}
+
+/// What the client is told: the same for all counts, or strangers could ask who is known where.
 pub fn message(refusal: &Refusal) -> String {
-    match refusal {
-        Refusal::Rule(_) => "Logins from your network are not allowed.".to_owned(),
-        Refusal::Full(full) => format!(
+    match refusal.wait() {
+        Some(wait) => format!(
             "Too many failed attempts from your network. Try again in {}.",
-            rounded(seconds(full.wait))
+            rounded(seconds(wait))
         ),
+        None => "Logins from your network are not allowed.".to_owned(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What one writing transaction does.
+//! What one writing transaction does to the counts.
 
 use std::net::Ipv6Addr;
 use std::path::Path;
@@ -6,41 +6,59 @@ use std::path::Path;
 use ipnet::IpNet;
 use rusqlite::{OptionalExtension, ToSql, Transaction};
 
-use super::{COLUMNS, StoreError, failures_near, from_sqlite};
+use super::read::{COUNT, ELSEWHERE, KNOWN_COUNT, Name, Reader, count_of};
+use super::{StoreError, from_sqlite};
 use crate::config::Settings;
-use crate::decay::{FADED, remaining};
-use crate::decide::{Failures, Open, Pace, Tally};
-use crate::quota::Curve;
-use crate::source::{Family, Source, key_range};
+use crate::count::{Count, Pace};
+use crate::decide::{Judgement, Lane};
+use crate::login::{Login, Tier};
+use crate::repeat::Mark;
+use crate::rules::{Kind, RuleId};
+use crate::source::{Family, key_range};
 
-/// How many faded rows of its own prefix one attempt removes at most: enough to keep up with the
-/// one row that it may add, and little enough not to be felt.
-const PRUNE: usize = 16;
-/// With each so many new rows, [`WINDOW`] others are looked at.
-const SWEEP_EVERY: i64 = 8;
-const WINDOW: i64 = 128;
+/// A row that has a count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Row {
+    /// An address, among strangers.
+    Failure(Ipv6Addr),
+    /// An address, among those whose provider is known.
+    Familiar(Ipv6Addr),
+    /// A user at a place.
+    Known(Vec<u8>, String),
+    /// A user's strangers.
+    Elsewhere(Vec<u8>),
+}
 
-/// What a charge needs of the table `meta`.
-struct Meta {
-    policy: String,
-    rows: i64,
-    sweep_from: [u8; 16],
+impl Row {
+    fn pace(&self, settings: &Settings) -> Pace {
+        match self {
+            Row::Failure(_) | Row::Familiar(_) => settings.pace(),
+            Row::Known(..) => settings.known_pace(),
+            // Without the setting it fades at its old pace or another: it is not looked at.
+            Row::Elsewhere(_) => {
+                settings.elsewhere().map_or(settings.known_pace(), |(_, pace)| pace)
+            }
+        }
+    }
 }
 
 /// What refunds one charge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    key: Ipv6Addr,
     /// When it was charged, Unix milliseconds.
     at: i64,
-    /// Of the row that it was added to.
-    since: i64,
+    /// The rows that it was added to, and since when each of them is there.
+    rows: Vec<(Row, i64)>,
+    /// The grant that let it in.
+    grant: Option<RuleId>,
+    /// How the password is remembered.
+    mark: Option<Mark>,
 }
 
 /// A transaction that holds the write lock; rolled back unless [`Write::commit`] is called.
 pub struct Write<'s> {
-    tx: Transaction<'s>,
-    path: &'s Path,
+    pub(super) tx: Transaction<'s>,
+    pub(super) path: &'s Path,
 }
 
 impl<'s> Write<'s> {
@@ -48,62 +66,85 @@ impl<'s> Write<'s> {
         Write { tx, path }
     }
 
-    /// As [`super::Store::failures_near`], inside the transaction.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Sqlite`].
-    pub fn failures_near(
-        &self,
-        source: &Source,
-        curve: &Curve,
-    ) -> Result<Vec<Failures>, StoreError> {
-        failures_near(&self.tx, self.path, source, curve)
+    /// What can be read inside the transaction.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader::new(&self.tx, self.path)
     }
 
-    /// Adds one failure of `source`, whose `tally` was read in this transaction, and removes a few
-    /// faded rows.
+    /// Adds one failure to the lane that `judgement`, made in this transaction, has chosen, and
+    /// removes a few faded rows.
     ///
     /// # Errors
     ///
     /// [`StoreError::Sqlite`].
     pub fn charge(
         &self,
-        source: &Source,
-        tally: &Tally,
+        login: &Login,
+        judgement: &Judgement,
+        (lane, spends): (Lane, Option<&RuleId>),
+        mark: Option<Mark>,
         now: i64,
         settings: &Settings,
     ) -> Result<Ticket, StoreError> {
+        let key = login.source.key();
+        let known = judgement.known.map(|known| known.place.to_string()).unwrap_or_default();
+        let known = Row::Known(login.user.clone(), known);
+        let own = judgement.known.map(|known| known.count);
+        let counts = match lane {
+            Lane::Stranger => vec![
+                Some((Row::Failure(key), judgement.strangers.own().copied())),
+                judgement.elsewhere.map(|count| (Row::Elsewhere(login.user.clone()), Some(count))),
+            ],
+            Lane::Known(Tier::Near) => vec![Some((known, own))],
+            Lane::Known(Tier::Wide) => vec![
+                Some((known, own)),
+                Some((Row::Familiar(key), judgement.familiar.own().copied())),
+            ],
+        };
         let charge = || {
             let meta = self.meta()?;
             self.keep_policy(&meta, settings)?;
-            self.remove(tally.faded().iter().take(PRUNE))?;
-            let since = match tally.own() {
-                Some(own) => {
-                    self.add_to(own, now, settings)?;
-                    own.since
+            self.remove("failure", judgement.strangers.faded())?;
+            self.remove("familiar", judgement.familiar.faded())?;
+            let mut rows = Vec::new();
+            for (row, count) in counts.into_iter().flatten() {
+                let is_new = count.is_none();
+                let count = count.unwrap_or(Count::none(now)).charged(now, row.pace(settings));
+                self.put(&row, &count, login)?;
+                if is_new && row == Row::Failure(key) {
+                    self.sweep(&meta, &login.source, now, settings)?;
                 }
-                None => {
-                    self.insert(source, now)?;
-                    self.sweep(&meta, source, now, settings)?;
-                    now
-                }
-            };
-            Ok(Ticket { key: source.key(), at: now, since })
+                rows.push((row, count.since));
+            }
+            let grant = spends.filter(|rule| rule.kind == Kind::Grant).cloned();
+            if let Some(grant) = &grant {
+                self.count_try(grant, 1)?;
+            }
+            if let Some(mark) = mark {
+                self.remember(mark, |tags| tags.with(mark.tag, now))?;
+            }
+            Ok(Ticket { at: now, rows, grant, mark })
         };
         charge().map_err(|error| from_sqlite(self.path, error))
     }
 
-    /// Takes one charge back; nothing if the row that it was added to was removed meanwhile.
+    /// Takes one charge back; nothing from rows that were removed meanwhile.
     ///
     /// # Errors
     ///
     /// [`StoreError::Sqlite`].
-    pub fn refund(self, ticket: &Ticket, pace: Pace) -> Result<Write<'s>, StoreError> {
-        self.change(ticket, |own| {
-            own.level -= remaining(1.0, ticket.at, own.at, pace.half_life);
-            own.open = own.open.closed(ticket.at, pace.settle);
-        })
+    pub fn refund(&self, ticket: &Ticket, settings: &Settings) -> Result<(), StoreError> {
+        let refund = || {
+            self.change(ticket, settings, |count, pace| count.refunded(ticket.at, pace))?;
+            if let Some(grant) = &ticket.grant {
+                self.count_try(grant, -1)?;
+            }
+            match ticket.mark {
+                Some(mark) => self.remember(mark, |tags| tags.without(mark.tag)),
+                None => Ok(()),
+            }
+        };
+        refund().map_err(|error| from_sqlite(self.path, error))
     }
 
     /// Declares that a charge is final and will never be refunded.
@@ -111,8 +152,36 @@ impl<'s> Write<'s> {
     /// # Errors
     ///
     /// [`StoreError::Sqlite`].
-    pub fn settle(self, ticket: &Ticket, pace: Pace) -> Result<Write<'s>, StoreError> {
-        self.change(ticket, |own| own.open = own.open.closed(ticket.at, pace.settle))
+    pub fn settle(&self, ticket: &Ticket, settings: &Settings) -> Result<(), StoreError> {
+        self.change(ticket, settings, |count, pace| count.settled(ticket.at, pace))
+            .map_err(|error| from_sqlite(self.path, error))
+    }
+
+    /// Charges once more what `ticket` charged, as a final failure; not a known place that was
+    /// forgotten meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Sqlite`].
+    pub fn charge_again(
+        &self,
+        ticket: &Ticket,
+        login: &Login,
+        now: i64,
+        settings: &Settings,
+    ) -> Result<(), StoreError> {
+        let charge = || {
+            for (row, _) in &ticket.rows {
+                let (pace, count) = (row.pace(settings), self.get(row)?);
+                if count.is_none() && matches!(row, Row::Known(..)) {
+                    continue;
+                }
+                let charged = count.unwrap_or(Count::none(now)).charged(now, pace);
+                self.put(row, &charged.settled(now, pace), login)?;
+            }
+            Ok(())
+        };
+        charge().map_err(|error| from_sqlite(self.path, error))
     }
 
     /// After the clock was set back: no row may be from the future. Counts stay as they are, and
@@ -121,34 +190,39 @@ impl<'s> Write<'s> {
     /// # Errors
     ///
     /// [`StoreError::Sqlite`].
-    pub fn mend_clock(self, now: i64) -> Result<Write<'s>, StoreError> {
-        self.tx
-            .execute(
-                "UPDATE failure SET at = ?1, since = ?1, open_since = ?1, open = 0, open_before = 0
-                 WHERE at > ?1",
-                [now],
-            )
-            .map_err(|error| from_sqlite(self.path, error))?;
-        Ok(self)
+    pub fn mend_clock(&self, now: i64) -> Result<(), StoreError> {
+        ["failure", "familiar", "known"]
+            .iter()
+            .try_for_each(|table| {
+                let mend = format!(
+                    "UPDATE {table} SET at = ?1, since = ?1, open_since = ?1, open = 0,
+                     open_before = 0 WHERE at > ?1"
+                );
+                self.tx.execute(&mend, [now]).map(drop)
+            })
+            .map_err(|error| from_sqlite(self.path, error))
     }
 
-    /// Removes every failure inside `prefix`.
+    /// Removes every failure inside `prefix`, also those of users at their known places there.
     ///
     /// # Errors
     ///
     /// [`StoreError::Sqlite`].
-    pub fn forgive(self, prefix: &IpNet) -> Result<Write<'s>, StoreError> {
+    pub fn forgive(&self, prefix: &IpNet) -> Result<(), StoreError> {
         let (first, last) = key_range(prefix);
         // Keys of IPv4 lie inside ::/0, but IPv4 addresses do not.
         let is_v4 = Family::of_key(first) == Family::V4;
-        self.tx
-            .execute(
-                "DELETE FROM failure WHERE address BETWEEN ?1 AND ?2
-                 AND (hex(address) LIKE '00000000000000000000FFFF%') = ?3",
-                (first.octets(), last.octets(), is_v4),
-            )
-            .map_err(|error| from_sqlite(self.path, error))?;
-        Ok(self)
+        let addresses = || {
+            ["failure", "familiar"].iter().try_for_each(|table| {
+                let delete = format!(
+                    "DELETE FROM {table} WHERE address BETWEEN ?1 AND ?2
+                     AND (hex(address) LIKE '00000000000000000000FFFF%') = ?3"
+                );
+                self.tx.execute(&delete, (first.octets(), last.octets(), is_v4)).map(drop)
+            })
+        };
+        addresses().map_err(|error| from_sqlite(self.path, error))?;
+        self.forgive_known(|_, place| place.is_some_and(|place| prefix.contains(&place)))
     }
 
     /// Writes it all, durably against killed processes.
@@ -160,165 +234,135 @@ impl<'s> Write<'s> {
         self.tx.commit().map_err(|error| from_sqlite(self.path, error))
     }
 
-    /// Whatever people made of it by hand has a meaning: nothing there is like nothing known yet.
-    fn meta(&self) -> rusqlite::Result<Meta> {
-        let select = "SELECT (SELECT value FROM meta WHERE key = 'policy'),
-                             (SELECT value FROM meta WHERE key = 'rows'),
-                             (SELECT value FROM meta WHERE key = 'sweep_from')";
-        self.tx.query_row(select, [], |row| {
-            let sweep_from = row.get_ref(2)?.as_blob().ok().and_then(|key| key.try_into().ok());
-            Ok(Meta {
-                policy: row.get_ref(0)?.as_str().unwrap_or_default().to_owned(),
-                rows: row.get_ref(1)?.as_i64().unwrap_or(0),
-                sweep_from: sweep_from.unwrap_or([0; 16]),
-            })
-        })
-    }
-
-    fn set_meta(&self, key: &str, value: impl ToSql) -> rusqlite::Result<()> {
-        let set = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
-        self.tx.execute(set, (key, value)).map(drop)
-    }
-
-    /// Keeps the curve and the half-life in the store, for the view that people read.
-    fn keep_policy(&self, meta: &Meta, settings: &Settings) -> rusqlite::Result<()> {
-        let policy = format!("{:?} {:?} {}", settings.ipv6, settings.ipv4, settings.half_life);
-        if meta.policy == policy {
-            return Ok(());
-        }
-        self.set_meta("policy", &policy)?;
-        self.set_meta("half_life_ms", settings.half_life)?;
-        self.tx.execute("DELETE FROM quota", [])?;
-        let mut insert = self.tx.prepare("INSERT INTO quota VALUES (?1, ?2, ?3)")?;
-        for family in Family::ALL {
-            let curve = settings.curve(family);
-            for length in curve.widest..=family.bits() {
-                insert.execute((family.number(), length, curve.quota(length)))?;
+    /// Changes the rows of a ticket, if they are still those that were charged.
+    fn change(
+        &self,
+        ticket: &Ticket,
+        settings: &Settings,
+        change: impl Fn(&Count, Pace) -> Count,
+    ) -> rusqlite::Result<()> {
+        for (row, since) in &ticket.rows {
+            let Some(count) = self.get(row)?.filter(|count| count.since == *since) else {
+                continue;
+            };
+            let pace = row.pace(settings);
+            let changed = change(&count, pace);
+            match row {
+                Row::Failure(key) if changed.is_faded(changed.at, pace) => {
+                    self.remove("failure", &[*key])?;
+                }
+                Row::Familiar(key) if changed.is_faded(changed.at, pace) => {
+                    self.remove("familiar", &[*key])?;
+                }
+                _ => self.update(row, &changed).and_then(one_row)?,
             }
         }
         Ok(())
     }
 
-    fn add_to(&self, own: &Failures, now: i64, settings: &Settings) -> rusqlite::Result<()> {
-        let pace = settings.pace();
-        let level = own.left(now, pace.half_life) + 1.0;
-        self.update(&Failures { level, at: now, open: own.open.charged(now, pace.settle), ..*own })
+    fn get(&self, row: &Row) -> rusqlite::Result<Option<Count>> {
+        let (table, columns, place) = match row {
+            Row::Failure(_) => ("failure", COUNT, ""),
+            Row::Familiar(_) => ("familiar", COUNT, ""),
+            Row::Known(_, place) => ("known", KNOWN_COUNT, place.as_str()),
+            Row::Elsewhere(_) => ("known", KNOWN_COUNT, ELSEWHERE),
+        };
+        let found = |sql: &str, params: &[&dyn ToSql]| {
+            self.tx.query_row(sql, params, |row| count_of(row, 0)).optional()
+        };
+        match row {
+            Row::Failure(key) | Row::Familiar(key) => {
+                let sql = format!("SELECT {columns} FROM {table} WHERE address = ?1");
+                found(&sql, &[&key.octets()])
+            }
+            Row::Known(user, _) | Row::Elsewhere(user) => {
+                let sql = format!("SELECT {columns} FROM {table} WHERE user = ?1 AND place = ?2");
+                found(&sql, &[&Name(user), &place])
+            }
+        }
     }
 
-    fn insert(&self, source: &Source, now: i64) -> rusqlite::Result<()> {
-        let open = Open::first(now);
-        let lengths = source.lengths();
-        one_row(self.tx.execute(
-            "INSERT INTO failure (address, source, level, at, since, open_since, open, open_before,
-                                  widest, narrowest)
-             VALUES (?1, ?2, 1.0, ?3, ?3, ?4, ?5, ?6, ?7, ?8)",
-            (
-                source.key().octets(),
-                source.to_string(),
-                now,
-                open.since,
-                open.current,
-                open.before,
-                lengths.start(),
-                lengths.end(),
-            ),
-        ))
-    }
-
-    fn update(&self, row: &Failures) -> rusqlite::Result<()> {
-        one_row(self.tx.execute(
-            "UPDATE failure SET level = ?2, at = ?3, open_since = ?4, open = ?5, open_before = ?6
-             WHERE address = ?1",
-            (
-                row.key.octets(),
-                row.level,
-                row.at,
-                row.open.since,
-                row.open.current,
-                row.open.before,
-            ),
-        ))
-    }
-
-    /// Counts a new row. With every eighth the search for faded rows goes on; when there are too
-    /// many rows, the lightest of those that it sees go as well.
-    fn sweep(
-        &self,
-        meta: &Meta,
-        new: &Source,
-        now: i64,
-        settings: &Settings,
-    ) -> rusqlite::Result<()> {
-        let rows = meta.rows.saturating_add(1);
-        self.set_meta("rows", rows)?;
-        let excess = rows.saturating_sub(i64::from(settings.max_rows));
-        let excess = usize::try_from(excess).unwrap_or(0).min(PRUNE);
-        if excess == 0 && rows % SWEEP_EVERY != 0 {
+    /// Writes a count, to a new row if there is none.
+    fn put(&self, row: &Row, count: &Count, login: &Login) -> rusqlite::Result<()> {
+        if self.update(row, count)? == 1 {
             return Ok(());
         }
-        let window = self.after(meta.sweep_from)?;
-        let next = window.last().map_or([0; 16], |row| row.key.octets());
-        self.set_meta("sweep_from", next)?;
-        if next <= meta.sweep_from {
-            // Once in each round, whatever was done by hand is counted again.
-            let count = "SELECT count(*) FROM failure";
-            let rows: i64 = self.tx.query_row(count, [], |row| row.get(0))?;
-            self.set_meta("rows", rows)?;
-        }
-        // Even if it is the lightest: else every guess from a new address would be free.
-        let others = window.iter().filter(|row| row.key != new.key());
-        let mut seen: Vec<(Ipv6Addr, f64)> =
-            others.map(|row| (row.key, row.left(now, settings.half_life))).collect();
-        seen.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let faded = seen.iter().take_while(|(_, left)| *left < FADED).count();
-        self.remove(seen.iter().map(|(key, _)| key).take(faded.max(excess)))
-    }
-
-    /// The [`WINDOW`] rows after `from`, going round to the first.
-    fn after(&self, from: [u8; 16]) -> rusqlite::Result<Vec<Failures>> {
-        let some = |which| {
-            format!(
-                "SELECT {COLUMNS} FROM (SELECT * FROM failure WHERE address {which} ?1 ORDER BY address LIMIT ?2)"
-            )
+        let source = &login.source;
+        let (at, since, open) = (count.at, count.since, count.open);
+        let insert = |columns: &str, values: &[&dyn ToSql]| {
+            let marks = vec!["?"; values.len()].join(", ");
+            self.tx.execute(&format!("INSERT INTO {columns} VALUES ({marks})"), values)
         };
-        let sql = format!("{} UNION ALL {} LIMIT ?2", some(">"), some("<="));
-        let mut select = self.tx.prepare(&sql)?;
-        let rows = select.query_map((from, WINDOW), super::failures)?;
-        rows.filter_map(Result::transpose).collect()
-    }
-
-    fn remove<'k>(&self, keys: impl Iterator<Item = &'k Ipv6Addr>) -> rusqlite::Result<()> {
-        let mut keys = keys.peekable();
-        if keys.peek().is_none() {
-            return Ok(());
-        }
-        let mut delete = self.tx.prepare("DELETE FROM failure WHERE address = ?1")?;
-        keys.try_for_each(|key| delete.execute([key.octets()]).map(drop))
-    }
-
-    fn change(
-        self,
-        ticket: &Ticket,
-        change: impl FnOnce(&mut Failures),
-    ) -> Result<Write<'s>, StoreError> {
-        let write = || {
-            let select = format!("SELECT {COLUMNS} FROM failure WHERE address = ?1");
-            let row =
-                self.tx.query_row(&select, [ticket.key.octets()], super::failures).optional()?;
-            let Some(mut own) = row.flatten().filter(|own| own.since == ticket.since) else {
-                return Ok(());
-            };
-            change(&mut own);
-            if own.level < FADED { self.remove([own.key].iter()) } else { self.update(&own) }
+        const OF_ADDRESS: &str =
+            "(address, source, level, slow, at, since, open_since, open, open_before";
+        let (key, text) = (source.key().octets(), source.to_string());
+        let of_address: [&dyn ToSql; 9] = [
+            &key,
+            &text,
+            &count.level,
+            &count.slow,
+            &at,
+            &since,
+            &open.since,
+            &open.current,
+            &open.before,
+        ];
+        let written = match row {
+            Row::Failure(_) => {
+                let lengths = source.lengths();
+                let more: [&dyn ToSql; 2] = [lengths.start(), lengths.end()];
+                let columns = format!("failure {OF_ADDRESS}, widest, narrowest)");
+                insert(&columns, &[&of_address[..], &more].concat())
+            }
+            Row::Familiar(_) => insert(&format!("familiar {OF_ADDRESS})"), &of_address),
+            // Only a success makes one.
+            Row::Known(..) => Ok(0),
+            Row::Elsewhere(user) => insert(
+                "known (user, place, seen, level, at, since, open_since, open, open_before)",
+                &[
+                    &Name(user),
+                    &ELSEWHERE,
+                    &at,
+                    &count.level,
+                    &at,
+                    &since,
+                    &open.since,
+                    &open.current,
+                    &open.before,
+                ],
+            ),
         };
-        write().map_err(|error| from_sqlite(self.path, error))?;
-        Ok(self)
+        written.and_then(one_row)
+    }
+
+    /// Writes a count to a row that is there; how many there were.
+    fn update(&self, row: &Row, count: &Count) -> rusqlite::Result<usize> {
+        const SET: &str = "SET level = ?1, at = ?2, open_since = ?3, open = ?4, open_before = ?5";
+        let open = count.open;
+        let set: [&dyn ToSql; 5] =
+            [&count.level, &count.at, &open.since, &open.current, &open.before];
+        let update =
+            |sql: &str, more: &[&dyn ToSql]| self.tx.execute(sql, &[&set[..], more].concat()[..]);
+        let of_address = |table: &str, key: &Ipv6Addr| {
+            let sql = format!("UPDATE {table} {SET}, slow = ?6 WHERE address = ?7");
+            update(&sql, &[&count.slow, &key.octets()])
+        };
+        let of_user = |user: &[u8], place: &str| {
+            let sql = format!("UPDATE known {SET} WHERE user = ?6 AND place = ?7");
+            update(&sql, &[&Name(user), &place])
+        };
+        match row {
+            Row::Failure(key) => of_address("failure", key),
+            Row::Familiar(key) => of_address("familiar", key),
+            Row::Known(user, place) => of_user(user, place),
+            Row::Elsewhere(user) => of_user(user, ELSEWHERE),
+        }
     }
 }
 
 /// A charge that was not written, whatever kept it from being, is not a charge.
-fn one_row(written: rusqlite::Result<usize>) -> rusqlite::Result<()> {
-    match written? {
+fn one_row(written: usize) -> rusqlite::Result<()> {
+    match written {
         1 => Ok(()),
         other => Err(rusqlite::Error::StatementChangedRows(other)),
     }

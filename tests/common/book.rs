@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use pam_prefixquota::config::Settings;
-use pam_prefixquota::decay;
-use pam_prefixquota::decide::{self, Failures, Open, Standing, Tally, Verdict};
+use pam_prefixquota::count::{Count, Failures};
+use pam_prefixquota::decide::{self, Records, Standing, Verdict};
+use pam_prefixquota::login::Login;
+use pam_prefixquota::rules::Ruled;
 use pam_prefixquota::source::Source;
+use pam_prefixquota::tally::Tally;
 
 /// Rows in memory, and a clock that stands until it is moved.
 #[derive(Clone)]
@@ -33,8 +36,8 @@ impl Book {
 
     pub fn standings(&self, address: IpAddr) -> Vec<Standing> {
         let source = Source::of(address, &[]);
-        let curve = self.settings.curve(source.family());
-        decide::standings(&source, &self.tally(&source), curve, self.settings.pace()).collect()
+        let quotas = self.settings.quotas(source.family());
+        decide::standings(&source, &self.tally(&source), &quotas, self.settings.pace()).collect()
     }
 
     /// Milliseconds until `address` is admitted.
@@ -48,10 +51,11 @@ impl Book {
     }
 
     pub fn admits(&self, address: IpAddr) -> bool {
-        let source = Source::of(address, &[]);
-        let curve = self.settings.curve(source.family());
-        let verdict = decide::by_count(&source, &self.tally(&source), curve, self.settings.pace());
-        verdict == Verdict::Admit
+        let login = Login::of_stranger(Source::of(address, &[]));
+        let records = Records { strangers: self.rows(), ..Records::default() };
+        let ruled = Ruled::default();
+        let judgement = decide::judge(&login, &ruled, &records, &self.settings, self.now);
+        matches!(judgement.verdict, Verdict::Admit(..))
     }
 
     /// A wrong guess: charged if admitted.
@@ -65,15 +69,8 @@ impl Book {
 
     pub fn charge(&mut self, address: IpAddr) {
         let key = Source::of(address, &[]).key();
-        let row = self.rows.entry(key).or_insert(Failures {
-            key,
-            level: 0.0,
-            at: self.now,
-            since: self.now,
-            open: Open::first(self.now),
-        });
-        row.level = decay::remaining(row.level, row.at, self.now, self.settings.half_life) + 1.0;
-        row.at = self.now;
+        let row = self.rows.entry(key).or_insert(Failures { key, count: Count::none(self.now) });
+        row.count = row.count.charged(self.now, self.settings.pace());
     }
 
     /// Guesses from addresses spread over the prefix of `length` bits around `base`, until one is

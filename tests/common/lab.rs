@@ -264,6 +264,11 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("a temporary directory with a plain name")
 }
 
+/// A wrong password that nobody has tried yet: the same one again would not be counted.
+pub fn wrong() -> String {
+    String::from_utf8(super::pam::guess()).expect("text").replace(' ', "-")
+}
+
 /// Polls `reached` for up to ten seconds.
 pub fn await_until(what: &str, mut reached: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);

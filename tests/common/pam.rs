@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::path::Path;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 pub const SUCCESS: c_int = 0;
@@ -107,6 +107,12 @@ pub fn lab(arguments: &str) -> tempfile::TempDir {
 pub fn failures(lab: &Path) -> f64 {
     let conn = rusqlite::Connection::open(lab.join("q.db")).unwrap();
     conn.query_row("SELECT coalesce(sum(level), 0.0) FROM failure", [], |row| row.get(0)).unwrap()
+}
+
+/// A wrong password that nobody has tried yet: the same one again would not be counted.
+pub fn guess() -> Vec<u8> {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    format!("guess {}", TRIED.fetch_add(1, Ordering::Relaxed)).into_bytes()
 }
 
 /// One PAM transaction, ended when dropped.

@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use pam_prefixquota::config::Settings;
-use pam_prefixquota::guard::{Admission, Clock, Guard, Ticket};
+use pam_prefixquota::decide::{Refusal, Verdict};
+use pam_prefixquota::guard::{Admission, Clock, Guard, Pass};
+use pam_prefixquota::login::Login;
 use pam_prefixquota::rules::Rules;
 use pam_prefixquota::source::Source;
-use pam_prefixquota::store::Store;
+use pam_prefixquota::store::{Store, Write};
 
 pub const HOUR: i64 = 3_600_000;
 
@@ -57,18 +59,55 @@ impl Lab {
     }
 
     pub fn admit(&self, address: &str) -> Admission {
-        self.guard().admit(&mut self.store(), &source(address)).unwrap()
+        self.admit_login(&stranger(address))
     }
 
-    pub fn charge(&self, address: &str) -> Ticket {
-        match self.admit(address) {
-            Admission::Charged(ticket) => ticket,
-            other => panic!("{address}: {other:?}"),
+    pub fn admit_login(&self, login: &Login) -> Admission {
+        self.guard().admit(&mut self.store(), login, None).unwrap()
+    }
+
+    /// An attempt that must be let through.
+    pub fn charge(&self, address: &str) -> Pass {
+        self.charge_login(&stranger(address))
+    }
+
+    pub fn charge_login(&self, login: &Login) -> Pass {
+        match self.admit_login(login) {
+            Admission::Passed(pass) => pass,
+            other => panic!("{login:?}: {other:?}"),
         }
     }
 
+    /// The right password after all.
+    pub fn succeed(&self, login: &Login, pass: &Pass) -> Result<(), Refusal> {
+        self.guard().succeed(&mut self.store(), login, pass).unwrap()
+    }
+
+    /// A whole login with the right password.
+    pub fn log_in(&self, login: &Login) {
+        let pass = self.charge_login(login);
+        self.succeed(login, &pass).unwrap();
+    }
+
+    /// The right password of somebody in particular, who is nobody here.
+    pub fn refund(&self, address: &str, pass: &Pass) {
+        self.succeed(&stranger(address), pass).unwrap();
+    }
+
+    pub fn look(&self, login: &Login) -> Verdict {
+        self.guard().look(&mut self.store(), login).unwrap().verdict
+    }
+
     pub fn count(&self, address: &str, length: u8) -> f64 {
-        self.guard().tally(&mut self.store(), &source(address)).unwrap().count(length)
+        let judgement = self.guard().look(&mut self.store(), &stranger(address)).unwrap();
+        judgement.strangers.count(length)
+    }
+
+    pub fn write(&self, work: impl FnOnce(&Write<'_>)) {
+        let mut store = self.store();
+        let write = store.begin().unwrap();
+        work(&write);
+        write.commit().unwrap();
     }
 
     pub fn pass(&self, milliseconds: i64) {
@@ -76,10 +115,22 @@ impl Lab {
     }
 
     pub fn rows(&self) -> usize {
-        self.store().entries(None).unwrap().len()
+        self.store().reader().entries(None).unwrap().len()
     }
 }
 
 pub fn source(address: &str) -> Source {
     Source::of(address.parse().unwrap(), &[])
+}
+
+pub fn stranger(address: &str) -> Login {
+    Login::of_stranger(source(address))
+}
+
+pub fn login(user: &str, address: &str) -> Login {
+    Login { source: source(address), user: user.as_bytes().to_vec() }
+}
+
+pub fn is_charged(admission: &Admission) -> bool {
+    matches!(admission, Admission::Passed(Pass { ticket: Some(_), .. }))
 }

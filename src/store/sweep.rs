@@ -1,0 +1,164 @@
+//! What each charge does for the whole store: it keeps the policy for people to read, counts the
+//! rows, and clears away a few that have faded.
+
+use std::net::Ipv6Addr;
+
+use rusqlite::ToSql;
+
+use super::read::{COUNT, failures};
+use super::write::Write;
+use crate::config::Settings;
+use crate::count::Failures;
+use crate::quota::Quotas;
+use crate::source::{Family, Source, key_range, prefix_of};
+
+/// How many faded rows of its own prefix one attempt removes at most: enough to keep up with the
+/// one row that it may add, and little enough not to be felt.
+const PRUNE: usize = 16;
+/// With each so many new rows, [`WINDOW`] others are looked at.
+const SWEEP_EVERY: i64 = 8;
+const WINDOW: i64 = 128;
+
+/// What a charge needs of the table `meta`.
+pub(super) struct Meta {
+    policy: String,
+    rows: i64,
+    sweep_from: [u8; 16],
+}
+
+impl Write<'_> {
+    /// Whatever people made of it by hand has a meaning: nothing there is like nothing known yet.
+    pub(super) fn meta(&self) -> rusqlite::Result<Meta> {
+        let select = "SELECT (SELECT value FROM meta WHERE key = 'policy'),
+                             (SELECT value FROM meta WHERE key = 'rows'),
+                             (SELECT value FROM meta WHERE key = 'sweep_from')";
+        self.tx.query_row(select, [], |row| {
+            let sweep_from = row.get_ref(2)?.as_blob().ok().and_then(|key| key.try_into().ok());
+            Ok(Meta {
+                policy: row.get_ref(0)?.as_str().unwrap_or_default().to_owned(),
+                rows: row.get_ref(1)?.as_i64().unwrap_or(0),
+                sweep_from: sweep_from.unwrap_or([0; 16]),
+            })
+        })
+    }
+
+    pub(super) fn set_meta(&self, key: &str, value: impl ToSql) -> rusqlite::Result<()> {
+        let set = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
+        self.tx.execute(set, (key, value)).map(drop)
+    }
+
+    /// Keeps the quotas and the half-life in the store, for the view that people read.
+    pub(super) fn keep_policy(&self, meta: &Meta, settings: &Settings) -> rusqlite::Result<()> {
+        let pace = settings.pace();
+        let policy = format!(
+            "{:?} {:?} {:?} {} {:?}",
+            settings.ipv6, settings.ipv4, settings.multiply, pace.half_life, pace.slow
+        );
+        if meta.policy == policy {
+            return Ok(());
+        }
+        self.set_meta("policy", &policy)?;
+        self.set_meta("half_life_ms", pace.half_life)?;
+        self.set_meta("slow_half_life_ms", pace.slow)?;
+        self.tx.execute("DELETE FROM quota", [])?;
+        Family::ALL.into_iter().try_for_each(|family| self.keep_quotas(&settings.quotas(family)))
+    }
+
+    /// One row for each length, and more for the prefixes in and around those that many share.
+    fn keep_quotas(&self, quotas: &Quotas<'_>) -> rusqlite::Result<()> {
+        let mut insert =
+            self.tx.prepare("INSERT OR REPLACE INTO quota VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        let mut keep = |length: u8, (first, last): (Ipv6Addr, Ipv6Addr), quota: u32| {
+            let digits = |key: Ipv6Addr| format!("{:032x}", key.to_bits());
+            let family = quotas.curve.family.number();
+            insert.execute((family, length, digits(first), digits(last), quota)).map(drop)
+        };
+        let everywhere = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(u128::MAX));
+        let family = quotas.curve.family;
+        for length in quotas.curve.widest..=family.bits() {
+            keep(length, everywhere, quotas.curve.quota(length))?;
+            for shared in quotas.multiples.iter().map(|multiple| multiple.prefix) {
+                let range = key_range(&shared);
+                if Family::of_key(range.0) != family {
+                    continue;
+                }
+                // Inside, all prefixes of one length have the same quota, unless another shared
+                // prefix lies around them, which then has a narrower row.
+                let around = prefix_of(range.0, length);
+                if length < shared.prefix_len() {
+                    keep(length, key_range(&around), quotas.of(around))?;
+                } else {
+                    keep(length, range, quotas.of(around))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a new row. With every eighth the search for faded rows goes on; when there are too
+    /// many rows, the lightest of those that it sees go as well.
+    pub(super) fn sweep(
+        &self,
+        meta: &Meta,
+        new: &Source,
+        now: i64,
+        settings: &Settings,
+    ) -> rusqlite::Result<()> {
+        let rows = meta.rows.saturating_add(1);
+        self.set_meta("rows", rows)?;
+        let excess = rows.saturating_sub(i64::from(settings.max_rows));
+        let excess = usize::try_from(excess).unwrap_or(0).min(PRUNE);
+        if excess == 0 && rows % SWEEP_EVERY != 0 {
+            return Ok(());
+        }
+        let window = self.after(meta.sweep_from)?;
+        let next = window.last().map_or([0; 16], |row| row.key.octets());
+        self.set_meta("sweep_from", next)?;
+        if next <= meta.sweep_from {
+            // Once in each round, whatever was done by hand is counted again.
+            let count = "SELECT count(*) FROM failure";
+            let rows: i64 = self.tx.query_row(count, [], |row| row.get(0))?;
+            self.set_meta("rows", rows)?;
+        }
+        // Even if it is the lightest: else every guess from a new address would be free.
+        let mut others: Vec<Failures> =
+            window.into_iter().filter(|row| row.key != new.key()).collect();
+        let pace = settings.pace();
+        let weight = |row: &Failures| (!row.count.is_faded(now, pace), row.count.left(now, pace));
+        others.sort_by(|a, b| {
+            let ((a_lives, a), (b_lives, b)) = (weight(a), weight(b));
+            a_lives.cmp(&b_lives).then(a.total_cmp(&b))
+        });
+        let faded = others.iter().take_while(|row| row.count.is_faded(now, pace)).count();
+        let lightest = others.iter().take(faded.max(excess)).map(|row| row.key);
+        self.delete("failure", lightest)
+    }
+
+    /// The [`WINDOW`] rows after `from`, going round to the first.
+    fn after(&self, from: [u8; 16]) -> rusqlite::Result<Vec<Failures>> {
+        let some = |which| {
+            format!(
+                "SELECT address, {COUNT} FROM (SELECT * FROM failure WHERE address {which} ?1
+                                               ORDER BY address LIMIT ?2)"
+            )
+        };
+        let sql = format!("{} UNION ALL {} LIMIT ?2", some(">"), some("<="));
+        let mut select = self.tx.prepare(&sql)?;
+        let rows = select.query_map((from, WINDOW), failures)?;
+        rows.filter_map(Result::transpose).collect()
+    }
+
+    /// Removes some of the rows that a tally found faded.
+    pub(super) fn remove(&self, table: &str, keys: &[Ipv6Addr]) -> rusqlite::Result<()> {
+        self.delete(table, keys.iter().take(PRUNE).copied())
+    }
+
+    fn delete(&self, table: &str, keys: impl Iterator<Item = Ipv6Addr>) -> rusqlite::Result<()> {
+        let mut keys = keys.peekable();
+        if keys.peek().is_none() {
+            return Ok(());
+        }
+        let mut delete = self.tx.prepare(&format!("DELETE FROM {table} WHERE address = ?1"))?;
+        keys.try_for_each(|key| delete.execute([key.octets()]).map(drop))
+    }
+}
