@@ -3,6 +3,7 @@
 
 pub mod args;
 mod edit;
+mod pages;
 mod show;
 mod stacks;
 mod tree;
@@ -80,6 +81,8 @@ pub fn run(args: &Args) -> Result<Report, String> {
         Command::Disable { service, dry_run, pam_dir } => {
             stacks::disable(pam_dir, service, *dry_run)
         }
+        Command::Man { page } => Ok(pages::man(*page)),
+        Command::Completions { shell } => Ok(pages::completions(*shell)),
     }
 }
 
