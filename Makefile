@@ -3,6 +3,12 @@
 PREFIX    ?= /usr
 SBINDIR   ?= $(PREFIX)/sbin
 DOCDIR    ?= $(PREFIX)/share/doc/prefixquota
+MANDIR    ?= $(PREFIX)/share/man
+BASHDIR   ?= $(PREFIX)/share/bash-completion/completions
+FISHDIR   ?= $(PREFIX)/share/fish/vendor_completions.d
+# Where zsh looks: Debian has a place of its own for what packages bring.
+ZSHDIR    ?= $(PREFIX)/share/zsh/$(if $(and $(filter /usr,$(PREFIX)),$(wildcard \
+               /etc/debian_version)),vendor-completions,site-functions)
 # Fixed places, where PAM, systemd and the module look.
 CONFDIR     := /etc/security
 STATEDIR    := /var/lib/prefixquota
@@ -22,13 +28,21 @@ TARGETDIR := $(or $(CARGO_TARGET_DIR),target)$(addprefix /,$(CARGO_BUILD_TARGET)
 MODULE    := $(TARGETDIR)/module/libpam_prefixquota.so
 COMMAND   := $(TARGETDIR)/release/prefixquota
 SOURCES   := Cargo.toml Cargo.lock build.rs $(wildcard .cargo/config.toml) $(shell find src -type f)
+# Who prints manual pages and completions; a cross build names a command that runs here.
+PAGEMAKER ?= $(COMMAND)
+PAGESDIR  := $(TARGETDIR)/pages
+PAGES8    := $(addprefix $(PAGESDIR)/,prefixquota.8 pam_prefixquota.8)
+PAGES5    := $(PAGESDIR)/prefixquota.conf.5
+COMPLETIONS := $(addprefix $(PAGESDIR)/completions.,bash zsh fish)
 EXAMPLES  := $(wildcard pam.d-examples/*)
 DOCS      := README.md SECURITY.md CHANGELOG.md LICENSE LICENSE-MIT LICENSE-APACHE
 SCRIPTS   := .ci/run $(wildcard tests/*.sh)
 
+.DELETE_ON_ERROR:
+
 .PHONY: all deps test-deps install uninstall test demo bench clean help
 
-all: $(MODULE) $(COMMAND)  ## build the module and the command
+all: $(MODULE) $(COMMAND) $(PAGES8) $(PAGES5) $(COMPLETIONS)  ## build the module, the command and its pages
 
 # A library that is built as cdylib and rlib at once gets no link-time optimisation, so the module
 # is built as cdylib alone, and without what only the command needs. `touch`: cargo leaves a file
@@ -41,6 +55,14 @@ $(COMMAND): $(SOURCES)
 	$(CARGO) build --locked --release --bin prefixquota
 	@touch $@
 
+$(PAGES8) $(PAGES5): $(COMMAND)
+	@mkdir -p "$(@D)"
+	$(PAGEMAKER) man $(@F) >$@
+
+$(COMPLETIONS): $(PAGESDIR)/completions.%: $(COMMAND)
+	@mkdir -p "$(@D)"
+	$(PAGEMAKER) completions $* >$@
+
 deps:  ## install what the build needs, if it is missing (Debian, as root)
 	@tests/need.sh gcc:gcc /usr/include/stdio.h:libc6-dev pkg-config:pkg-config \
 	    /usr/include/security/pam_appl.h:libpam0g-dev
@@ -49,20 +71,26 @@ deps:  ## install what the build needs, if it is missing (Debian, as root)
 test-deps: deps  ## install what the tests need besides, without starting any service
 	@tests/need.sh sshd:openssh-server ssh:openssh-client dovecot:dovecot-imapd \
 	    '/usr/lib*/dovecot/pop3:dovecot-pop3d' sqlite3:sqlite3 ip:iproute2 ps:procps \
-	    openssl:openssl readelf:binutils perl:perl-base shellcheck:shellcheck
+	    openssl:openssl readelf:binutils perl:perl-base shellcheck:shellcheck groff:groff-base
 
 # The module is put in place by renaming: a daemon that runs may have the old one mapped.
 # Settings that are there are left alone; all there is to set is in the example in DOCDIR.
-install: $(MODULE) $(COMMAND)  ## install into DESTDIR, with PREFIX (/usr) and PAMDIR
+install: all  ## install into DESTDIR, with PREFIX (/usr) and PAMDIR
 	@test -n "$(PAMDIR)" || { echo "PAM's module directory was not found; please give PAMDIR=" >&2; exit 1; }
 	install -d "$(DESTDIR)$(PAMDIR)" "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(DOCDIR)/examples" \
-	    "$(DESTDIR)$(CONFDIR)" "$(DESTDIR)$(TMPFILESDIR)"
+	    "$(DESTDIR)$(CONFDIR)" "$(DESTDIR)$(TMPFILESDIR)" "$(DESTDIR)$(MANDIR)/man5" \
+	    "$(DESTDIR)$(MANDIR)/man8" "$(DESTDIR)$(BASHDIR)" "$(DESTDIR)$(ZSHDIR)" "$(DESTDIR)$(FISHDIR)"
 	install -d -m 0700 "$(DESTDIR)$(STATEDIR)"
 	install -m 0644 "$(MODULE)" "$(DESTDIR)$(PAMDIR)/.pam_prefixquota.so.new"
 	mv -f "$(DESTDIR)$(PAMDIR)/.pam_prefixquota.so.new" "$(DESTDIR)$(PAMDIR)/pam_prefixquota.so"
 	install -m 0755 "$(COMMAND)" "$(DESTDIR)$(SBINDIR)/prefixquota"
 	install -m 0644 $(EXAMPLES) "$(DESTDIR)$(DOCDIR)/examples"
 	install -m 0644 $(DOCS) "$(DESTDIR)$(DOCDIR)"
+	install -m 0644 $(PAGES8) "$(DESTDIR)$(MANDIR)/man8"
+	install -m 0644 $(PAGES5) "$(DESTDIR)$(MANDIR)/man5"
+	install -m 0644 "$(PAGESDIR)/completions.bash" "$(DESTDIR)$(BASHDIR)/prefixquota"
+	install -m 0644 "$(PAGESDIR)/completions.zsh" "$(DESTDIR)$(ZSHDIR)/_prefixquota"
+	install -m 0644 "$(PAGESDIR)/completions.fish" "$(DESTDIR)$(FISHDIR)/prefixquota.fish"
 	echo 'd $(STATEDIR) 0700 root root -' >"$(DESTDIR)$(TMPFILESDIR)/prefixquota.conf"
 	chmod 0644 "$(DESTDIR)$(TMPFILESDIR)/prefixquota.conf"
 	@if [ -e "$(DESTDIR)$(CONFDIR)/prefixquota.conf" ]; then \
@@ -75,7 +103,11 @@ install: $(MODULE) $(COMMAND)  ## install into DESTDIR, with PREFIX (/usr) and P
 uninstall:  ## remove what install put there, except settings and store
 	@test -n "$(PAMDIR)" || { echo "PAM's module directory was not found; please give PAMDIR=" >&2; exit 1; }
 	rm -f "$(DESTDIR)$(PAMDIR)/pam_prefixquota.so" "$(DESTDIR)$(SBINDIR)/prefixquota" \
-	    "$(DESTDIR)$(TMPFILESDIR)/prefixquota.conf"
+	    "$(DESTDIR)$(TMPFILESDIR)/prefixquota.conf" \
+	    $(patsubst $(PAGESDIR)/%,"$(DESTDIR)$(MANDIR)/man8/%",$(PAGES8)) \
+	    $(patsubst $(PAGESDIR)/%,"$(DESTDIR)$(MANDIR)/man5/%",$(PAGES5)) \
+	    "$(DESTDIR)$(BASHDIR)/prefixquota" "$(DESTDIR)$(ZSHDIR)/_prefixquota" \
+	    "$(DESTDIR)$(FISHDIR)/prefixquota.fish"
 	cd "$(DESTDIR)$(DOCDIR)" 2>/dev/null && rm -f $(DOCS) $(EXAMPLES:pam.d-examples/%=examples/%) || true
 	rmdir "$(DESTDIR)$(DOCDIR)/examples" "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
 	@echo "Kept: $(CONFDIR)/prefixquota.conf and $(STATEDIR)."

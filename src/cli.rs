@@ -5,6 +5,7 @@ pub mod args;
 mod check;
 mod edit;
 mod known;
+mod pages;
 mod rules;
 mod show;
 mod stacks;
@@ -103,6 +104,8 @@ pub fn run(args: &Args) -> Result<Report, String> {
         Command::Disable { service, dry_run, pam_dir } => {
             stacks::disable(pam_dir, service, *dry_run)
         }
+        Command::Man { page } => Ok(pages::man(*page)),
+        Command::Completions { shell } => Ok(pages::completions(*shell)),
     }
 }
 

@@ -133,6 +133,43 @@ pub enum Command {
         #[arg(long, value_name = "DIR", default_value = "/etc/pam.d")]
         pam_dir: PathBuf,
     },
+
+    /// Print a manual page, for `man -l` or a file
+    Man {
+        /// Which one
+        #[arg(value_enum, default_value_t = Page::Command)]
+        page: Page,
+    },
+
+    /// Print the completions for SHELL
+    Completions {
+        /// The shell that is to read them
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// The manual pages, by the names of their files.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Page {
+    /// This command
+    #[value(name = "prefixquota.8")]
+    Command,
+    /// The settings
+    #[value(name = "prefixquota.conf.5")]
+    Settings,
+    /// The PAM module
+    #[value(name = "pam_prefixquota.8")]
+    Module,
+}
+
+/// The shells that there are completions for.
+#[derive(Clone, Copy, ValueEnum)]
+#[allow(missing_docs, reason = "names")]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 /// What to do about known places.

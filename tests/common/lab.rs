@@ -253,7 +253,7 @@ fn network() {
 }
 
 /// Runs a command that must succeed.
-fn run(program: &str, arguments: &[&str]) {
+pub fn run(program: &str, arguments: &[&str]) {
     let run = Command::new(program).args(arguments).output();
     let run = run.unwrap_or_else(|error| panic!("{program}: {error}"));
     let error = String::from_utf8_lossy(&run.stderr);
