@@ -2,6 +2,7 @@
 //! or as JSON for programs.
 
 pub mod args;
+mod country;
 mod edit;
 mod show;
 mod stacks;
@@ -19,7 +20,7 @@ use pam_prefixquota::source::{Source, parse_host, parse_prefix};
 use pam_prefixquota::store::{Store, StoreError};
 use serde_json::Value;
 
-use args::{Args, Command, Format};
+use args::{Args, Command, CountryCommand, Format};
 
 /// What a subcommand has to say.
 pub struct Report {
@@ -67,6 +68,12 @@ pub fn run(args: &Args) -> Result<Report, String> {
         Command::Policy => Ok(show::policy(&context()?)),
         Command::Record { address } => edit::record(&context()?, address),
         Command::Forgive { prefix } => edit::forgive(&context()?, prefix),
+        Command::Country { command: CountryCommand::Import { file } } => {
+            country::import(&context()?, file)
+        }
+        Command::Country { command: CountryCommand::Show { address } } => {
+            country::show(&context()?, address)
+        }
         Command::Config { example: true } => Ok(show::example()),
         Command::Config { example: false } => Ok(show::config(&context()?)),
         Command::Enable { .. } | Command::Disable { .. }

@@ -78,6 +78,12 @@ pub enum Command {
         prefix: String,
     },
 
+    /// Import which address is in which country, and look one up
+    Country {
+        #[command(subcommand)]
+        command: CountryCommand,
+    },
+
     /// Show the settings in force and where each comes from
     Config {
         /// Print the commented example file instead
@@ -107,5 +113,21 @@ pub enum Command {
         /// Where the stacks are
         #[arg(long, value_name = "DIR", default_value = "/etc/pam.d")]
         pam_dir: PathBuf,
+    },
+}
+
+/// What to do with countries.
+#[derive(Subcommand)]
+pub enum CountryCommand {
+    /// Read FILE, a MaxMind DB with countries, and replace what was imported before
+    Import {
+        /// For example GeoLite2-Country.mmdb, unpacked
+        file: PathBuf,
+    },
+
+    /// Show in which country ADDRESS is
+    Show {
+        /// An IPv4 or IPv6 address
+        address: String,
     },
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::Settings;
+use crate::country::Country;
 use crate::source::{is_folded, parse_prefix};
 
 const SECOND: i64 = 1_000;
@@ -38,6 +39,7 @@ enum Kind {
     Choice([&'static str; 2], fn(&mut Settings) -> &mut bool),
     Prefixes(fn(&mut Settings) -> &mut Vec<IpNet>),
     Translators(fn(&mut Settings) -> &mut Vec<Ipv6Net>),
+    Countries(fn(&mut Settings) -> &mut Vec<Country>),
 }
 
 const SWITCH: [&str; 2] = ["no", "yes"];
@@ -126,6 +128,27 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         help: "Addresses and prefixes that are counted as usual, inside wider exempt or deny ones.",
         kind: Kind::Prefixes(|s| &mut s.count),
+    },
+    Setting {
+        name: "country_allow",
+        default: "",
+        help: "Countries that may log in; a list that is not empty denies all others, and unknown \
+               if it is not in it. Several lines add up. A prefix in exempt, deny or count decides \
+               before any country; private and link-local addresses are in none.",
+        kind: Kind::Countries(|s| &mut s.country_allow),
+    },
+    Setting {
+        name: "country_deny",
+        default: "",
+        help: "Countries that are denied, even if country_allow has them.",
+        kind: Kind::Countries(|s| &mut s.country_deny),
+    },
+    Setting {
+        name: "country_database",
+        default: "/var/lib/prefixquota/country.db",
+        help: "Which address is in which country: made by prefixquota country import, in a \
+               directory that must belong to root and be writable by nobody else.",
+        kind: Kind::Path(|s| &mut s.country_database),
     },
     Setting {
         name: "loopback",
@@ -237,6 +260,11 @@ impl Setting {
                     words(text).map(parse_translator).collect::<Result<_, _>>()?;
                 field(settings).extend(prefixes);
             }
+            Kind::Countries(field) => {
+                let countries: Vec<Country> =
+                    words(text).map(Country::parse).collect::<Result<_, _>>()?;
+                field(settings).extend(countries);
+            }
         }
         Ok(())
     }
@@ -253,6 +281,7 @@ impl Setting {
             Kind::Choice([no, yes], field) => (if *field(settings) { yes } else { no }).to_string(),
             Kind::Prefixes(field) => join(field(settings)),
             Kind::Translators(field) => join(field(settings)),
+            Kind::Countries(field) => join(field(settings)),
         }
     }
 
@@ -270,6 +299,7 @@ impl Setting {
             Kind::Choice([no, yes], _) => format!("{no} or {yes}"),
             Kind::Prefixes(_) => "addresses and prefixes".to_owned(),
             Kind::Translators(_) => "IPv6 prefixes of length 32, 40, 48, 56, 64 or 96".to_owned(),
+            Kind::Countries(_) => "codes of ISO 3166-1, such as DE, or unknown".to_owned(),
         }
     }
 }
