@@ -3,6 +3,7 @@
 
 pub mod args;
 mod check;
+mod country;
 mod edit;
 mod known;
 mod pages;
@@ -26,7 +27,7 @@ use pam_prefixquota::source::{Source, parse_host, parse_prefix};
 use pam_prefixquota::store::{Store, StoreError};
 use serde_json::Value;
 
-use args::{Args, Command, Format, KnownCommand, RuleCommand};
+use args::{Args, Command, CountryCommand, Format, KnownCommand, RuleCommand};
 
 /// What a subcommand has to say.
 pub struct Report {
@@ -91,6 +92,12 @@ pub fn run(args: &Args) -> Result<Report, String> {
         }
         Command::Rule { action: RuleCommand::List } => rules::list(&context()?),
         Command::Grant(grant) => rules::grant(&context()?, grant),
+        Command::Country { command: CountryCommand::Import { file } } => {
+            country::import(&context()?, file)
+        }
+        Command::Country { command: CountryCommand::Show { address } } => {
+            country::show(&context()?, address)
+        }
         Command::Config { example: true } => Ok(show::example()),
         Command::Config { example: false } => Ok(show::config(&context()?)),
         Command::Enable { .. } | Command::Disable { .. }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::count::Pace;
+use crate::country::Country;
 use crate::login::Tier;
 use crate::quota::{Curve, Multiple, Quotas};
 use crate::rules::{Action, Rules};
@@ -48,6 +49,9 @@ pub struct Settings {
     pub exempt: Vec<IpNet>,
     pub deny: Vec<IpNet>,
     pub count: Vec<IpNet>,
+    pub country_allow: Vec<Country>,
+    pub country_deny: Vec<Country>,
+    pub country_database: PathBuf,
     /// `loopback = count`.
     pub count_loopback: bool,
     pub nat64: Vec<Ipv6Net>,
@@ -151,6 +155,9 @@ impl Settings {
             exempt: Vec::new(),
             deny: Vec::new(),
             count: Vec::new(),
+            country_allow: Vec::new(),
+            country_deny: Vec::new(),
+            country_database: PathBuf::new(),
             count_loopback: false,
             nat64: Vec::new(),
             multiply: Vec::new(),
@@ -360,7 +367,7 @@ fn read_small(file: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// What was found, fit for one log line: short, and without control characters.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let clean: String =
         text.chars().take(80).map(|c| if c.is_control() { '?' } else { c }).collect();
     if text.chars().nth(80).is_some() { clean + "..." } else { clean }

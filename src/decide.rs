@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use crate::config::Settings;
 use crate::count::{Count, Failures, Pace, SLOW_TIMES};
+use crate::country::Country;
 use crate::decay;
 use crate::login::{Known, Login, Tier};
 use crate::quota::Quotas;
@@ -52,6 +53,8 @@ pub struct Standing {
 pub enum Refusal {
     /// A deny rule covers the source.
     Rule(IpNet),
+    /// The settings deny its country.
+    Country(Country),
     /// A covering prefix is full; of several, the one that takes longest to have room.
     Full(Standing),
     /// The user's count at a known place is full, and strangers would wait longer.
@@ -69,7 +72,7 @@ impl Refusal {
             Refusal::Full(full) | Refusal::Known(full) | Refusal::Elsewhere(full) => {
                 Some(full.wait)
             }
-            Refusal::Rule(_) | Refusal::UsedUp(_) => None,
+            Refusal::Rule(_) | Refusal::Country(_) | Refusal::UsedUp(_) => None,
         }
     }
 }
@@ -104,14 +107,17 @@ pub struct Judgement {
     pub elsewhere: Option<Count>,
     /// Whether something that was read claims to be from the future ([`Count::is_ahead`]).
     pub is_ahead: bool,
+    /// What kept the rules about countries from being asked.
+    pub problem: Option<String>,
 }
 
 /// What the rules say, whatever the counts; `None` if the counts decide.
 pub fn by_rule(ruled: &Ruled) -> Option<Verdict> {
-    match ruled.by? {
-        (_, Action::Exempt) => Some(Verdict::Exempt(ruled.limited.clone())),
-        (prefix, Action::Deny) => Some(Verdict::Deny(Refusal::Rule(prefix))),
-        (_, Action::Count) => None,
+    match ruled.by {
+        Some((_, Action::Exempt)) => Some(Verdict::Exempt(ruled.limited.clone())),
+        Some((prefix, Action::Deny)) => Some(Verdict::Deny(Refusal::Rule(prefix))),
+        Some((_, Action::Count)) => None,
+        None => ruled.country.map(|country| Verdict::Deny(Refusal::Country(country))),
     }
 }
 
@@ -175,7 +181,8 @@ pub fn judge(
         || familiar.is_ahead()
         || known.is_some_and(|known| known.count.is_ahead(now))
         || records.elsewhere.is_some_and(|count| count.is_ahead(now));
-    Judgement { verdict, strangers, familiar, known, elsewhere: records.elsewhere, is_ahead }
+    let elsewhere = records.elsewhere;
+    Judgement { verdict, strangers, familiar, known, elsewhere, is_ahead, problem: None }
 }
 
 /// The known place that decides: the nearest of those where the user was seen lately.

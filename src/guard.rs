@@ -4,10 +4,11 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::Settings;
+use crate::country::{Country, country_of, is_denied};
 use crate::decide::{self, Judgement, Records, Refusal, Verdict};
 use crate::login::Login;
 use crate::repeat::{Guess, Mark};
-use crate::rules::{self, Kind, RuleId, Rules};
+use crate::rules::{self, Kind, RuleId, Ruled, Rules};
 use crate::store::{Reader, Store, StoreError, Ticket, Write};
 
 /// Where the time comes from.
@@ -107,12 +108,30 @@ impl<'a> Guard<'a> {
     }
 
     fn judge(&self, reader: &Reader<'_>, login: &Login, now: i64) -> Result<Judgement, StoreError> {
-        let ruled = rules::decide(login, self.rules, &reader.rules(&login.source)?, now);
+        let mut ruled = rules::decide(login, self.rules, &reader.rules(&login.source)?, now);
+        let mut problem = None;
+        match self.denied_country(login, &ruled) {
+            Ok(country) => ruled.country = country,
+            Err(error) if self.settings.deny_on_error => return Err(error),
+            // That is no reason not to count.
+            Err(error) => problem = Some(error.to_string()),
+        }
         let records = match decide::by_rule(&ruled) {
             Some(_) => Records::default(),
             None => reader.records(login, self.settings, now)?,
         };
-        Ok(decide::judge(login, &ruled, &records, self.settings, now))
+        let judgement = decide::judge(login, &ruled, &records, self.settings, now);
+        Ok(Judgement { problem, ..judgement })
+    }
+
+    /// The country of a login, if that is denied and no prefix rule says otherwise.
+    fn denied_country(&self, login: &Login, ruled: &Ruled) -> Result<Option<Country>, StoreError> {
+        let (allow, deny) = (&self.settings.country_allow, &self.settings.country_deny);
+        if ruled.by.is_some() || (allow.is_empty() && deny.is_empty()) {
+            return Ok(None);
+        }
+        let country = country_of(&self.settings.country_database, &login.source)?;
+        Ok(country.filter(|&country| is_denied(country, allow, deny)))
     }
 
     fn judge_mended(

@@ -23,11 +23,13 @@
 //!
 //! Pure, no I/O and no clock: [`source`], [`quota`], [`decay`], [`rules`], [`decide`], [`config`]
 //! (which reads one file). Around it: [`store`] (SQLite), [`guard`] (the one sequence that the
-//! module and the command use), and the PAM hooks.
+//! module and the command use), [`country`] (a second SQLite file, of which one row is read), and
+//! the PAM hooks.
 #![deny(unsafe_code)]
 
 pub mod config;
 pub mod count;
+pub mod country;
 pub mod decay;
 pub mod decide;
 pub mod guard;

@@ -177,7 +177,11 @@ impl<'h> Call<'h> {
             Ok(store) => store,
             Err(error) => return self.without_store(&login, error),
         };
-        match self.guard().look(&mut store, &login)?.verdict {
+        let judgement = self.guard().look(&mut store, &login)?;
+        if let Some(problem) = judgement.problem {
+            self.pam.log(libc::LOG_ERR, &format!("{problem}; no country is denied (on_error)"));
+        }
+        match judgement.verdict {
             Verdict::Deny(refusal) => return Ok(self.refuse(&login, &refusal)),
             Verdict::Exempt(None) => return Ok(self.pass(&login, "exempt")),
             _ => {}

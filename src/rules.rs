@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use crate::country::Country;
 use crate::login::Login;
 use crate::source::{Source, prefix_of};
 
@@ -154,6 +155,8 @@ pub struct Ruled {
     pub limited: Option<RuleId>,
     /// A grant that would let the source in.
     pub grant: Option<RuleId>,
+    /// Where no prefix rule covers the source: its country, if that one is denied.
+    pub country: Option<Country>,
 }
 
 /// Finds the rule that decides about `login`: the longest; at equal length one of the `stored`
@@ -176,5 +179,5 @@ pub fn decide(login: &Login, rules: &Rules, stored: &[StoredRule], now: i64) -> 
         }
         None => (set, None),
     };
-    Ruled { by, limited, grant: grant.map(|rule| rule.id.clone()) }
+    Ruled { by, limited, grant: grant.map(|rule| rule.id.clone()), country: None }
 }

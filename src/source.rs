@@ -99,6 +99,16 @@ impl Source {
         self.service.is_none().then(|| address_of(self.key))
     }
 
+    /// Whether this is an address of this host, of its link or of a private network: such a one is
+    /// in no country.
+    pub fn is_local(&self) -> bool {
+        match self.address() {
+            Some(IpAddr::V4(v4)) => v4.is_loopback() || v4.is_link_local() || is_site_local(v4),
+            Some(IpAddr::V6(v6)) => v6.is_loopback() || widest_scope(v6) != 0,
+            None => false,
+        }
+    }
+
     /// The prefix lengths that mean anything for this source, widest first: a link-local address
     /// says nothing beyond its /64, a private one nothing beyond its site.
     pub fn lengths(&self) -> RangeInclusive<u8> {

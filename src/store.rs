@@ -14,7 +14,7 @@
 //! * **Busy handler of SQLite, `lock_wait` = 5 s.** With 200 processes at once none failed; with
 //!   250 ms 23 % did, and an attempt that cannot be counted is one that an attacker has for free.
 
-mod file;
+pub(crate) mod file;
 mod keep;
 mod read;
 mod sweep;
@@ -54,6 +54,8 @@ pub enum StoreError {
     Newer(PathBuf, i64),
     /// Other processes wrote to it for longer than `lock_wait`.
     Busy(PathBuf),
+    /// The country database is missing, foreign, newer or damaged; says how to mend it.
+    Country(PathBuf, &'static str),
     /// SQLite reports something else: a damaged file, a full disk.
     Sqlite(PathBuf, rusqlite::Error),
 }
@@ -61,7 +63,9 @@ pub enum StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreError::Unsafe(path, what) => write!(f, "{}: {what}", path.display()),
+            StoreError::Unsafe(path, what) | StoreError::Country(path, what) => {
+                write!(f, "{}: {what}", path.display())
+            }
             StoreError::Io(path, error) => write!(f, "{}: {error}", path.display()),
             StoreError::Foreign(path) => {
                 write!(f, "{}: not a store of prefixquota; move it away", path.display())
@@ -241,7 +245,7 @@ fn missing(path: &Path) -> StoreError {
     StoreError::Io(path.to_owned(), std::io::Error::from(std::io::ErrorKind::NotFound))
 }
 
-fn from_sqlite(path: &Path, error: rusqlite::Error) -> StoreError {
+pub(crate) fn from_sqlite(path: &Path, error: rusqlite::Error) -> StoreError {
     let path = path.to_owned();
     match &error {
         rusqlite::Error::SqliteFailure(failure, _) => match failure.code {

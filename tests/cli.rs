@@ -340,8 +340,8 @@ fn enable_and_disable_are_each_others_inverse() {
 fn help_names_every_subcommand() {
     let help = Lab::new().run(&["--help"]).out;
     for name in [
-        "status", "check", "top", "list", "policy", "record", "forgive", "config", "enable",
-        "disable",
+        "status", "check", "top", "list", "policy", "record", "forgive", "country", "config",
+        "enable", "disable",
     ] {
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }

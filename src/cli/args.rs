@@ -103,6 +103,12 @@ pub enum Command {
     /// Let ADDRESS in for a moment, although it is denied or over quota
     Grant(Grant),
 
+    /// Import which address is in which country, and look one up
+    Country {
+        #[command(subcommand)]
+        command: CountryCommand,
+    },
+
     /// Show the settings in force and where each comes from
     Config {
         /// Print the commented example file instead
@@ -271,4 +277,20 @@ fn duration(text: &str) -> Result<i64, String> {
     parse_duration(text)
         .filter(|&milliseconds| milliseconds > 0)
         .ok_or_else(|| "expected a number with s, m, h or d".to_owned())
+}
+
+/// What to do with countries.
+#[derive(Subcommand)]
+pub enum CountryCommand {
+    /// Read FILE, a MaxMind DB with countries, and replace what was imported before
+    Import {
+        /// For example GeoLite2-Country.mmdb, unpacked
+        file: PathBuf,
+    },
+
+    /// Show in which country ADDRESS is
+    Show {
+        /// An IPv4 or IPv6 address
+        address: String,
+    },
 }

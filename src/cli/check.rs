@@ -29,7 +29,10 @@ pub fn check(
     let standings: Vec<Standing> =
         standings(&login.source, &judgement.strangers, &quotas, settings.pace()).collect();
     let denied = refusal(&judgement.verdict).is_some() && settings.enforcing;
-    let sentence = sentence(&login, &judgement, settings.enforcing);
+    let mut sentence = sentence(&login, &judgement, settings.enforcing);
+    if let Some(problem) = &judgement.problem {
+        sentence += &format!(" No country is denied: {problem}.");
+    }
     let shown = standings.iter().rev().filter(|s| all || changes(s, &standings));
     let text = match by_rule(&judgement.verdict) {
         true => sentence.clone(),
@@ -63,7 +66,7 @@ fn refusal(verdict: &Verdict) -> Option<&Refusal> {
 
 /// Whether the counts have nothing to do with it.
 fn by_rule(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Exempt(_) | Verdict::Deny(Refusal::Rule(_)))
+    matches!(verdict, Verdict::Exempt(_) | Verdict::Deny(Refusal::Rule(_) | Refusal::Country(_)))
 }
 
 fn rule(verdict: &Verdict) -> Option<IpNet> {
@@ -92,6 +95,9 @@ fn sentence(login: &Login, judgement: &Judgement, enforcing: bool) -> String {
     match (&judgement.verdict, refusal(&judgement.verdict)) {
         (_, Some(Refusal::Rule(rule) | Refusal::UsedUp(rule))) => {
             format!("{source} {is_denied} by the rule \"deny {rule}\".")
+        }
+        (_, Some(Refusal::Country(country))) => {
+            format!("{source} {is_denied} by its country, {country}.")
         }
         (_, Some(Refusal::Full(full))) => format!(
             "{source} {is_denied}: {} has {}. To lift it: prefixquota forgive {}",

@@ -25,6 +25,9 @@ pub fn record(context: &Context, address: &str) -> Result<Report, String> {
         Admission::Refused(Refusal::Rule(rule) | Refusal::UsedUp(rule)) => {
             (false, true, format!("{source} is denied by the rule \"deny {rule}\"; not counted."))
         }
+        Admission::Refused(Refusal::Country(country)) => {
+            (false, true, format!("{source} is denied by its country, {country}; not counted."))
+        }
         Admission::Refused(
             Refusal::Full(full) | Refusal::Known(full) | Refusal::Elsewhere(full),
         ) => {

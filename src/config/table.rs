@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{Rate, Settings};
+use crate::country::Country;
 use crate::quota::Multiple;
 use crate::source::{is_folded, parse_prefix};
 
@@ -42,6 +43,7 @@ enum Kind {
     Multiples(fn(&mut Settings) -> &mut Vec<Multiple>),
     /// `N per DURATION`, or `no`.
     Rate(fn(&mut Settings) -> &mut Option<Rate>),
+    Countries(fn(&mut Settings) -> &mut Vec<Country>),
 }
 
 const SWITCH: [&str; 2] = ["no", "yes"];
@@ -130,6 +132,27 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         help: "Addresses and prefixes that are counted as usual, inside wider exempt or deny ones.",
         kind: Kind::Prefixes(|s| &mut s.count),
+    },
+    Setting {
+        name: "country_allow",
+        default: "",
+        help: "Countries that may log in; a list that is not empty denies all others, and unknown \
+               if it is not in it. Several lines add up. A prefix in exempt, deny or count decides \
+               before any country; private and link-local addresses are in none.",
+        kind: Kind::Countries(|s| &mut s.country_allow),
+    },
+    Setting {
+        name: "country_deny",
+        default: "",
+        help: "Countries that are denied, even if country_allow has them.",
+        kind: Kind::Countries(|s| &mut s.country_deny),
+    },
+    Setting {
+        name: "country_database",
+        default: "/var/lib/prefixquota/country.db",
+        help: "Which address is in which country: made by prefixquota country import, in a \
+               directory that must belong to root and be writable by nobody else.",
+        kind: Kind::Path(|s| &mut s.country_database),
     },
     Setting {
         name: "loopback",
@@ -311,6 +334,11 @@ impl Setting {
                 field(settings).extend(parse_multiples(text).ok_or_else(expected)?);
             }
             Kind::Rate(field) => *field(settings) = parse_rate(text).ok_or_else(expected)?,
+            Kind::Countries(field) => {
+                let countries: Vec<Country> =
+                    words(text).map(Country::parse).collect::<Result<_, _>>()?;
+                field(settings).extend(countries);
+            }
         }
         Ok(())
     }
@@ -334,6 +362,7 @@ impl Setting {
             Kind::Rate(field) => field(settings).map_or("no".to_owned(), |rate| {
                 format!("{} per {}", rate.quota, show_duration(rate.half_life))
             }),
+            Kind::Countries(field) => join(field(settings)),
         }
     }
 
@@ -363,6 +392,7 @@ impl Setting {
                 show_duration(*RATE_TIMES.start()),
                 show_duration(*RATE_TIMES.end())
             ),
+            Kind::Countries(_) => "codes of ISO 3166-1, such as DE, or unknown".to_owned(),
         }
     }
 }

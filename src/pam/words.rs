@@ -14,6 +14,7 @@ pub fn denial(service: &str, login: &Login, refusal: &Refusal, enforcing: bool) 
     let start = format!("{verb}: service={service} source={}", login.source);
     match refusal {
         Refusal::Rule(prefix) => format!("{start} rule=\"deny {prefix}\""),
+        Refusal::Country(country) => format!("{start} country={country}"),
         Refusal::UsedUp(prefix) => format!("{start} rule={prefix} has no use left"),
         Refusal::Full(full) => {
             let prefix = full.prefix;

@@ -78,9 +78,31 @@ pub fn publish(
     lock_wait: Duration,
     fill: impl FnOnce(&Path) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
+    build(path, lock_wait, fill, name)
+}
+
+/// The same, but the new file takes the place of one that is there, once all of it is on the disk.
+#[cfg(feature = "cli")]
+pub fn replace<E: From<StoreError>>(
+    path: &Path,
+    lock_wait: Duration,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    build(path, lock_wait, fill, |new, path| {
+        File::open(new)?.sync_all()?;
+        rename(new, path)
+    })
+}
+
+fn build<E: From<StoreError>>(
+    path: &Path,
+    lock_wait: Duration,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+    name: impl FnOnce(&Path, &Path) -> io::Result<()>,
+) -> Result<(), E> {
     // Not the process number: two processes in different namespaces may have the same.
     let new = beside(path, &format!(".new-{:016x}", RandomState::new().hash_one(0)));
-    let io = |error| StoreError::Io(path.to_owned(), error);
+    let io = |error| E::from(StoreError::Io(path.to_owned(), error));
     let done = create(&new).map_err(io).and_then(|()| fill(&new)).and_then(|()| {
         let directory = lock_directory(path, lock_wait)?;
         let named = name(&new, path).map_err(io);
@@ -100,12 +122,17 @@ fn create(path: &Path) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o600))
 }
 
-/// Gives a new store its name, in a directory that is locked. A store that somebody deleted by hand
-/// left its log behind: SQLite would take it for the log of the new one.
+/// Gives a new store its name, in a directory that is locked, unless there is one already.
 fn name(new: &Path, path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|file| !is_empty(&file)) {
         return Ok(());
     }
+    rename(new, path)
+}
+
+/// A store that somebody deleted by hand left its log behind: SQLite would take it for the log of
+/// the new one.
+fn rename(new: &Path, path: &Path) -> io::Result<()> {
     for suffix in COMPANIONS {
         match fs::remove_file(beside(path, suffix)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),

@@ -3,7 +3,9 @@
 #![allow(clippy::print_stderr)]
 
 pub mod book;
+pub mod country;
 pub mod lab;
+pub mod mmdb;
 pub mod pam;
 pub mod store;
 
