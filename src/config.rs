@@ -4,6 +4,7 @@
 //! commented example file come from there. A wrong line never stops the module: it is reported,
 //! skipped, and the rest is kept. The command refuses to go on.
 
+mod kind;
 mod table;
 
 use std::fmt;
@@ -19,7 +20,8 @@ use crate::quota::{Curve, Multiple, Quotas};
 use crate::rules::{Action, Rules};
 use crate::source::Family;
 
-pub use table::{SETTINGS, Setting, example, parse_duration, parse_rule};
+pub use kind::{parse_duration, parse_rule};
+pub use table::{SETTINGS, Setting, example};
 
 /// Where the settings are unless `config=FILE` or `--config FILE` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/security/prefixquota.conf";
