@@ -114,8 +114,9 @@ fn races(dir: &Path) {
     for crowd in CROWDS {
         let line = our_line(&subdir(dir, &format!("crowd{crowd}")).join("db"));
         write_stack(confdir, "race", &format!("{line}auth required pam_unix.so nodelay\n"));
-        let answers = at_once(crowd, |_| {
-            let mut pam = Pam::start(confdir, "race", b"root", Some(b"wrong"));
+        let answers = at_once(crowd, |i| {
+            let password = format!("guess {i}");
+            let mut pam = Pam::start(confdir, "race", b"root", Some(password.as_bytes()));
             pam = pam.rhost(b"2a00::1");
             pam.authenticate()
         });

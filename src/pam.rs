@@ -1,7 +1,8 @@
 //! The hooks that libpam calls.
 //!
 //! * `auth`: source, rules, a quick look, the password, then test and charge in one transaction.
-//! * `account`, reached only after a right password or a key: refunds what this handle charged.
+//! * `account`, reached only after a right password or a key: refunds what this handle charged,
+//!   takes one use of the rule that let it in, and learns the place.
 //! * `setcred`: takes that refund back where sshd says that it was a key, see
 //!   [`Call::credentials`]. It always answers PAM_IGNORE.
 //! * everything else: nothing.
