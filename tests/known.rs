@@ -13,7 +13,7 @@ use common::book::{inside, v6};
 use common::store::{HOUR, Lab, START, is_charged, login, source};
 use pam_prefixquota::config::{Rate, Settings};
 use pam_prefixquota::decide::{Lane, Refusal, Verdict};
-use pam_prefixquota::guard::Admission;
+use pam_prefixquota::guard::{Admission, Pass};
 use pam_prefixquota::login::{Login, Tier};
 use pam_prefixquota::source::{Source, parse_prefix};
 use pam_prefixquota::store::Store;
@@ -278,6 +278,34 @@ fn forgiving_and_forgetting_reach_known_places() {
 }
 
 #[test]
+fn the_holder_of_a_key_gets_no_new_tries_by_new_places() {
+    let lab = lab();
+    let mut guesses = 0;
+    for i in 0..200 {
+        let here = login("alice", &format!("2001:db8:0:{i:x}::1"));
+        // As a key login does: nothing was charged.
+        lab.succeed(&here, &Pass::default()).unwrap();
+        while matches!(lab.look(&here), Verdict::Admit(Lane::Known(_), _)) {
+            lab.charge_login(&here);
+            guesses += 1;
+        }
+        lab.pass(1_000);
+    }
+    assert!(guesses <= 11, "{guesses} guesses at the counts of known places");
+}
+
+#[test]
+fn a_login_before_the_clock_is_set_forgets_no_place() {
+    let lab = lab();
+    let alice = login("alice", "2001:db8:a:b::1");
+    lab.log_in(&alice);
+    lab.clock.now.set(1_000_000);
+    lab.log_in(&alice);
+    lab.clock.now.set(START + HOUR);
+    assert!(matches!(lab.look(&alice), Verdict::Admit(Lane::Known(Tier::Near), _)));
+}
+
+#[test]
 fn a_clock_set_back_freezes_no_known_place() {
     let lab = lab();
     let alice = login("alice", "2001:db8:a:b::1");
@@ -322,6 +350,23 @@ fn strangers_of_one_user_have_a_quota_together() {
 }
 
 #[test]
+fn the_login_of_another_forgives_no_stranger() {
+    let lab = Lab::new(|s| {
+        s.settle = 0;
+        s.known_for = DAY;
+        s.stranger_quota = Some(Rate { quota: 30, half_life: DAY });
+    });
+    lab.log_in(&login("alice", "2001:db8::1"));
+    lab.charge_login(&login("alice", "2a00::1"));
+    lab.pass(DAY - 1_000);
+    lab.log_in(&login("alice", "2001:db8::1"));
+    lab.charge_login(&login("alice", "2a01::1"));
+    lab.pass(2_000);
+    lab.log_in(&login("mallory", "2003::1"));
+    assert_eq!(rows(&lab, "SELECT 10 * level FROM known WHERE place = 'elsewhere'"), 15);
+}
+
+#[test]
 fn with_a_quota_of_0_everybody_is_a_stranger() {
     let lab = Lab::new(|s| {
         s.settle = 0;
@@ -331,6 +376,9 @@ fn with_a_quota_of_0_everybody_is_a_stranger() {
     let alice = login("alice", "2001:db8:a:b::1");
     lab.log_in(&alice);
     assert_eq!(guesses(&lab, &alice), 2);
+    let refused = lab.admit_login(&alice);
+    let Admission::Refused(Refusal::Full(full)) = refused else { panic!("{refused:?}") };
+    assert_eq!((full.quota, full.wait), (2, HOUR));
 }
 
 proptest! {

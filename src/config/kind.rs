@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv6Net};
 use super::{Rate, Settings};
 use crate::country::Country;
 use crate::quota::Multiple;
+use crate::repeat::Repeat;
 use crate::source::{is_folded, parse_prefix};
 
 pub(super) const SECOND: i64 = 1_000;
@@ -31,13 +32,17 @@ pub(super) enum Kind {
     Multiples(fn(&mut Settings) -> &mut Vec<Multiple>),
     /// `N per DURATION`, or `no`.
     Rate(fn(&mut Settings) -> &mut Option<Rate>),
+    /// 0 for none at all, or a quota.
+    KnownQuota(fn(&mut Settings) -> &mut u32),
+    Repeat(fn(&mut Settings) -> &mut Repeat),
     Countries(fn(&mut Settings) -> &mut Vec<Country>),
 }
 
 pub(super) const SWITCH: [&str; 2] = ["no", "yes"];
 
 const MULTIPLES: RangeInclusive<u32> = 1..=1_000;
-const RATES: RangeInclusive<u32> = 2..=1_000_000;
+/// With a quota of 1 a count that only decays would never let the next try in.
+const QUOTAS: RangeInclusive<u32> = 2..=1_000_000;
 const RATE_TIMES: RangeInclusive<i64> = MINUTE..=36_500 * DAY;
 
 impl Kind {
@@ -79,6 +84,14 @@ impl Kind {
             Kind::Multiples(field) => {
                 field(settings).extend(parse_multiples(text).ok_or_else(expected)?);
             }
+            Kind::KnownQuota(field) => {
+                let quota = parse_number(text).filter(|n| *n == 0 || QUOTAS.contains(n));
+                *field(settings) = quota.ok_or_else(expected)?;
+            }
+            Kind::Repeat(field) => {
+                let named = Repeat::ALL.into_iter().find(|repeat| repeat.name() == text);
+                *field(settings) = named.ok_or_else(expected)?;
+            }
             Kind::Rate(field) => *field(settings) = parse_rate(text).ok_or_else(expected)?,
             Kind::Countries(field) => {
                 let countries: Vec<Country> =
@@ -109,6 +122,8 @@ impl Kind {
                 format!("{} per {}", rate.quota, show_duration(rate.half_life))
             }),
             Kind::Countries(field) => join(field(settings)),
+            Kind::KnownQuota(field) => field(settings).to_string(),
+            Kind::Repeat(field) => field(settings).name().to_owned(),
         }
     }
 
@@ -133,11 +148,15 @@ impl Kind {
             ),
             Kind::Rate(_) => format!(
                 "no, or a number from {} to {} per a time from {} to {}, as 30 per 24h",
-                RATES.start(),
-                RATES.end(),
+                QUOTAS.start(),
+                QUOTAS.end(),
                 show_duration(*RATE_TIMES.start()),
                 show_duration(*RATE_TIMES.end())
             ),
+            Kind::KnownQuota(_) => {
+                format!("0, or a number from {} to {}", QUOTAS.start(), QUOTAS.end())
+            }
+            Kind::Repeat(_) => "no, known or yes".to_owned(),
             Kind::Countries(_) => "codes of ISO 3166-1, such as DE, or unknown".to_owned(),
         }
     }
@@ -215,7 +234,7 @@ fn parse_rate(text: &str) -> Option<Option<Rate>> {
         return Some(None);
     }
     let (quota, time) = text.split_once(" per ")?;
-    let quota = in_range(parse_number(quota.trim()), &RATES)?;
+    let quota = in_range(parse_number(quota.trim()), &QUOTAS)?;
     let half_life = in_range(parse_duration(time.trim()), &RATE_TIMES)?;
     Some(Some(Rate { quota, half_life }))
 }

@@ -158,14 +158,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "Failures that a user may have at a known place (the /64, or IPv4 /24, of an earlier \
                login) before he is judged there as a stranger. Strangers do not fill this count. \
                With 0 all are strangers there.",
-        kind: Kind::Number(0..=1_000_000, |s| &mut s.known_quota),
+        kind: Kind::KnownQuota(|s| &mut s.known_quota),
     },
     Setting {
         name: "known_wide_quota",
         default: "3",
         help: "The same for another place in the /32 (IPv4 /16) of an earlier login. Beside it the \
                prefixes must have room as all users who are known so widely fill them.",
-        kind: Kind::Number(0..=1_000_000, |s| &mut s.known_wide_quota),
+        kind: Kind::KnownQuota(|s| &mut s.known_wide_quota),
     },
     Setting {
         name: "known_half_life",
@@ -184,8 +184,10 @@ pub const SETTINGS: &[Setting] = &[
         default: "yes",
         help: "The same wrong password of the same user from the same /64 (IPv4 /24) is counted \
                only once in repeat_for, as long as there is room for it: a forgotten device with \
-               an old password locks nobody out. With no every attempt is counted.",
-        kind: Kind::Choice(SWITCH, |s| &mut s.repeat),
+               an old password locks nobody out. With known only at places that the user is known \
+               to come from; with no every attempt is counted. Where a second factor is asked for \
+               behind the password, use no: guesses at that one come with the same password.",
+        kind: Kind::Repeat(|s| &mut s.repeat),
     },
     Setting {
         name: "repeat_for",

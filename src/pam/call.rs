@@ -104,6 +104,7 @@ impl<'h> Call<'h> {
         let attempt = Attempt {
             pass: Cell::new(Some(pass)),
             done: Cell::new(None),
+            refused: Cell::new(None),
             user: login.user.clone(),
             prompted,
         };
@@ -132,8 +133,12 @@ impl<'h> Call<'h> {
         if self.kept().is_some_and(Attempt::is_done) {
             return Ok(Outcome::Pass);
         }
-        self.report_problems();
+        let refused = self.kept().and_then(|attempt| attempt.refused.get());
         let Some(login) = self.login() else { return Ok(Outcome::Pass) };
+        if let Some(refusal) = refused {
+            return Ok(self.refuse(&login, &refusal));
+        }
+        self.report_problems();
         // A key, or an attempt that was not charged.
         match self.open().and_then(|mut store| self.came_by_key(&mut store, &login)) {
             Ok(Ok(())) => Ok(self.pass(&login, "in")),
@@ -159,7 +164,12 @@ impl<'h> Call<'h> {
                 }
                 Ok(self.pass(&login, "a right password"))
             }
-            Ok(Err(refusal)) => Ok(self.refuse(&login, &refusal)),
+            Ok(Err(refusal)) => {
+                if let Some(attempt) = self.kept() {
+                    attempt.refused.set(Some(refusal));
+                }
+                Ok(self.refuse(&login, &refusal))
+            }
             // Whether a use was left is not known: as if the store had failed in `auth`.
             Err(error) if pass.spends.is_some() => Err(error),
             // The attempt was admitted; that it cannot be refunded is no reason to refuse it now.
@@ -177,14 +187,17 @@ impl<'h> Call<'h> {
         login: &Login,
     ) -> Result<Result<(), Refusal>, StoreError> {
         let guard = self.guard();
+        if !self.config.enforce {
+            // Where nobody is denied, nothing was let in by a rule.
+            let exempt = guard.is_exempt(store, login)?;
+            return guard.succeed(store, login, &Pass { exempt, ..Pass::default() });
+        }
         let (spends, exempt) = match guard.look(store, login)?.verdict {
-            Verdict::Deny(refusal) if self.config.enforce => return Ok(Err(refusal)),
+            Verdict::Deny(refusal) => return Ok(Err(refusal)),
             Verdict::Exempt(spends) => (spends, true),
             Verdict::Admit(_, spends) => (spends, false),
-            Verdict::Wait(_) | Verdict::Deny(_) => (None, false),
+            Verdict::Wait(_) => (None, false),
         };
-        // Where nobody is denied, nothing was let in by a rule.
-        let spends = spends.filter(|_| self.config.enforce);
         guard.succeed(store, login, &Pass { ticket: None, spends, exempt })
     }
 

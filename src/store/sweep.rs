@@ -9,7 +9,7 @@ use rusqlite::{ToSql, params};
 use super::read::{COUNT, failures};
 use super::write::Write;
 use crate::config::Settings;
-use crate::count::{Failures, Pace};
+use crate::count::{Failures, Pace, SLOW_HALF_LIFE};
 use crate::quota::Quotas;
 use crate::source::{Family, Source, key_range, prefix_of};
 
@@ -53,7 +53,7 @@ impl Write<'_> {
         let pace = settings.pace();
         let policy = format!(
             "{:?} {:?} {:?} {} {:?}",
-            settings.ipv6, settings.ipv4, settings.multiply, pace.half_life, pace.slow
+            settings.ipv6, settings.ipv4, settings.multiply, pace.half_life, pace.strict
         );
         if meta.policy == policy {
             return Ok(());
@@ -91,17 +91,20 @@ impl Write<'_> {
                 if keep == 32 { String::new() } else { map },
                 "0".repeat(32),
                 pace.half_life,
-                pace.slow
+                pace.strict.then_some(SLOW_HALF_LIFE)
             ])?;
             for prefix in &shared {
                 let range = key_range(prefix);
                 let around = prefix_of(range.0, length);
-                // Inside, all prefixes of one length have the same quota, unless another shared
-                // prefix lies around them, which then has a narrower row.
-                let (first, last) =
-                    if length < prefix.prefix_len() { key_range(&around) } else { range };
+                // Inside, all prefixes of one length have the same quota, except those around or
+                // inside another shared prefix, which have rows of their own.
+                let ((first, last), quota) = if length <= prefix.prefix_len() {
+                    (key_range(&around), quotas.of(around))
+                } else {
+                    (range, quotas.inside(prefix, length))
+                };
                 let digits = |key: Ipv6Addr| format!("{:032x}", key.to_bits());
-                let row = (number, length, digits(first), digits(last), quotas.of(around));
+                let row = (number, length, digits(first), digits(last), quota);
                 for_some.execute(row)?;
             }
         }
@@ -124,6 +127,7 @@ impl Write<'_> {
         if excess == 0 && rows % SWEEP_EVERY != 0 {
             return Ok(());
         }
+        self.sweep_familiar(now, settings.pace())?;
         let window = self.after(meta.sweep_from)?;
         let next = window.last().map_or([0; 16], |row| row.key.octets());
         self.set_meta("sweep_from", next)?;
@@ -145,6 +149,16 @@ impl Write<'_> {
         let faded = others.iter().take_while(|row| row.count.is_faded(now, pace)).count();
         let lightest = others.iter().take(faded.max(excess)).map(|row| row.key);
         self.delete("failure", lightest)
+    }
+
+    /// There are few of these, a handful for each user who is guessed at: their age is enough.
+    fn sweep_familiar(&self, now: i64, pace: Pace) -> rusqlite::Result<()> {
+        let half_life = if pace.strict { SLOW_HALF_LIFE } else { pace.half_life };
+        // No prefix has more than a million failures, and of those this leaves less than one.
+        let end = now.saturating_sub(half_life.saturating_mul(20));
+        let old = "DELETE FROM familiar WHERE address IN
+                   (SELECT address FROM familiar WHERE at < ?1 LIMIT ?2)";
+        self.tx.execute(old, (end, PRUNE as i64)).map(drop)
     }
 
     /// The [`WINDOW`] rows after `from`, going round to the first.
