@@ -194,6 +194,20 @@ fn a_place_is_forgotten_after_known_for() {
 }
 
 #[test]
+fn with_known_for_zero_no_user_is_kept() {
+    let mut lab = Lab::new(|_| {});
+    let log_in = |lab: &Lab, i: u8| {
+        lab.log_in(&login(&format!("user{i}"), &format!("2001:db8:{i}::1")));
+        lab.store().reader().all_known().unwrap().len()
+    };
+    assert_eq!((0..20).map(|i| log_in(&lab, i)).max(), Some(40), "two places of each user");
+    lab.settings.known_for = 0;
+    // Those of before go as well, a few at each login.
+    let left: Vec<usize> = (20..30).map(|i| log_in(&lab, i)).collect();
+    assert_eq!(left, [26, 12, 0, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
 fn a_user_has_at_most_64_places_the_latest() {
     let lab = lab();
     for i in 0..100 {
