@@ -476,3 +476,15 @@ fn services_without_strict_keep_the_slow_count() {
     lab.charge("2001:db8::1");
     assert!((slow(&lab) - before - 1.0).abs() < 1e-9);
 }
+
+#[test]
+fn the_widest_lengths_count() {
+    let mut settings = Settings { settle: 0, ..Settings::default() };
+    settings.ipv6.widest = 19;
+    settings.ipv4.widest = 8;
+    for strict in [false, true] {
+        let settings = Settings { strict, ..settings.clone() };
+        assert_eq!(Book::new(settings.clone()).fill(v6("2001:db8::"), 19), 1_146);
+        assert_eq!(Book::new(settings).fill("198.51.100.7".parse().unwrap(), 8), 658);
+    }
+}
