@@ -5,6 +5,7 @@ pub mod args;
 mod check;
 mod country;
 mod edit;
+mod keep;
 mod known;
 mod pages;
 mod rules;
@@ -98,6 +99,9 @@ pub fn run(args: &Args) -> Result<Report, String> {
         Command::Country { command: CountryCommand::Show { address } } => {
             country::show(&context()?, address)
         }
+        Command::Backup { file } => keep::backup(&context()?, file),
+        Command::Prune => keep::prune(&context()?),
+        Command::Repair => keep::repair(&context()?),
         Command::Config { example: true } => Ok(show::example()),
         Command::Config { example: false } => Ok(show::config(&context()?)),
         Command::Enable { .. } | Command::Disable { .. }

@@ -14,9 +14,19 @@
 //! * **Busy handler of SQLite, `lock_wait` = 5 s.** With 200 processes at once none failed; with
 //!   250 ms 23 % did, and an attempt that cannot be counted is one that an attacker has for free.
 
+#[cfg(feature = "cli")]
+mod backup;
 pub(crate) mod file;
+#[cfg(feature = "cli")]
+mod health;
 mod keep;
+#[cfg(feature = "cli")]
+mod prune;
 mod read;
+#[cfg(feature = "cli")]
+mod repair;
+#[cfg(feature = "cli")]
+mod salvage;
 mod sweep;
 mod write;
 
@@ -27,7 +37,19 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
+use crate::VERSION;
+
+#[cfg(feature = "cli")]
+pub use backup::{Backup, BackupError};
+#[cfg(feature = "cli")]
+pub use health::{Depth, Health};
+#[cfg(feature = "cli")]
+pub use prune::Pruned;
 pub use read::{Entry, Reader, UserPlace};
+#[cfg(feature = "cli")]
+pub use repair::{Repair, repair};
+#[cfg(feature = "cli")]
+pub use salvage::Carried;
 pub use write::{Ticket, Write};
 
 /// `PRAGMA application_id` of a store: "PfxQ".
@@ -72,7 +94,7 @@ impl fmt::Display for StoreError {
             }
             StoreError::Newer(path, version) => write!(
                 f,
-                "{}: has version {version}, this program knows up to {SCHEMA_VERSION}; upgrade it",
+                "{}: has version {version}, {VERSION} knows up to {SCHEMA_VERSION}; upgrade it",
                 path.display()
             ),
             StoreError::Busy(path) => {
@@ -133,7 +155,18 @@ impl Store {
         let mut conn = connect(path, lock_wait).map_err(|error| from_sqlite(path, error))?;
         check_version(&mut conn, path)?;
         let patience = lock_wait.saturating_sub(started.elapsed());
-        Ok(Store { conn, path: path.to_owned(), identity, patience })
+        // The log and its index were opened by their names: of a store that was replaced in this
+        // moment they would be another's.
+        match file::examine(path)? {
+            Some(now) if now == identity => {
+                Ok(Store { conn, path: path.to_owned(), identity, patience })
+            }
+            Some(now) => {
+                drop(conn);
+                Store::connect(path, now, patience)
+            }
+            None => Err(missing(path)),
+        }
     }
 
     /// Whether the file at the store's path is still the one that is open: it may have been

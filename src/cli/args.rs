@@ -116,6 +116,27 @@ pub enum Command {
         example: bool,
     },
 
+    /// Copy the store into FILE, while logins go on
+    ///
+    /// The copy is one file of mode 0600, whole or not there at all. An earlier backup is replaced,
+    /// any other file is not. To go back to it, copy it in place of the store when the files with
+    /// -wal and -shm behind its name are gone.
+    Backup {
+        /// A new name, or that of an earlier backup
+        file: PathBuf,
+    },
+
+    /// Remove what means nothing any more: faded failures, ended rules, outdated places
+    ///
+    /// Logins do the same a little at a time; this also makes the file smaller.
+    Prune,
+
+    /// Examine the store and mend it if it is broken
+    ///
+    /// A broken store is set aside under its name with the date, and a new one is made with all that
+    /// can still be read: failures, known places, rules. A sound one is left alone.
+    Repair,
+
     /// Put the module's two lines into the PAM stack of SERVICE
     Enable {
         /// A file in /etc/pam.d: sshd, dovecot, vsftpd ...

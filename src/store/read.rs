@@ -133,7 +133,7 @@ impl<'c> Reader<'c> {
             let Some(failures) = failures(row)? else { return Ok(None) };
             let length = |column| row.get(column).map(|n: i64| n.clamp(0, 128) as u8);
             let lengths = (length(9)?, length(10)?);
-            Ok(Some(Entry { failures, source: row.get(8)?, lengths }))
+            Ok(Some(Entry { failures, source: text(row.get_ref(8)?), lengths }))
         })?;
         // Keys of IPv4 lie inside ::/0, but IPv4 addresses do not.
         let same = |entry: &Entry| family.is_none_or(|f| f == Family::of_key(entry.failures.key));
@@ -149,7 +149,7 @@ impl<'c> Reader<'c> {
         let sql =
             format!("SELECT {KNOWN_COUNT}, user, place, seen FROM known ORDER BY user, seen DESC");
         self.select(&sql, [], |row| {
-            let place: String = row.get(8)?;
+            let place = text(row.get_ref(8)?);
             let place = (place != ELSEWHERE).then(|| parse_prefix(&place));
             let Ok(place) = place.transpose() else { return Ok(None) };
             let user = name(row.get_ref(7)?);
@@ -217,7 +217,7 @@ impl<'c> Reader<'c> {
 }
 
 /// The columns that [`rule`] reads, in this order.
-const RULE: &str = "prefix, action, user, until, uses, tries, note";
+pub(super) const RULE: &str = "prefix, action, user, until, uses, tries, note";
 
 /// One seek for each length that is in use at all, so that thousands of grants cost what one does.
 fn rules(conn: &Connection, source: &Source) -> rusqlite::Result<Vec<StoredRule>> {
@@ -248,7 +248,7 @@ fn first_key(source: &Source, bits: u8) -> Option<Ipv6Addr> {
     }
 }
 
-fn rule(row: &Row<'_>) -> rusqlite::Result<Option<StoredRule>> {
+pub(super) fn rule(row: &Row<'_>) -> rusqlite::Result<Option<StoredRule>> {
     let kind = row.get_ref(1)?.as_str().unwrap_or_default();
     let kind = Kind::ALL.into_iter().find(|known| known.to_string() == kind);
     let prefix = row.get_ref(0)?.as_str().ok().and_then(|text| parse_prefix(text).ok());
@@ -259,12 +259,16 @@ fn rule(row: &Row<'_>) -> rusqlite::Result<Option<StoredRule>> {
         until: row.get(3)?,
         uses: row.get::<_, Option<i64>>(4)?.map(number),
         tries: number(row.get(5)?),
-        note: row.get(6)?,
+        note: text(row.get_ref(6)?),
     }))
 }
 
 fn name(value: ValueRef<'_>) -> Vec<u8> {
     value.as_bytes().unwrap_or_default().to_vec()
+}
+
+fn text(value: ValueRef<'_>) -> String {
+    String::from_utf8_lossy(value.as_bytes().unwrap_or_default()).into_owned()
 }
 
 /// An address and its count; `None` if the address is none.
