@@ -70,7 +70,7 @@ impl Health {
             }
             faults.push("header: not marked as a store of prefixquota".to_owned());
         }
-        if version > NO_VERSION || version < 0 {
+        if !(0..=NO_VERSION).contains(&version) {
             faults.push(format!("header: version {version}"));
         } else if version > SCHEMA_VERSION {
             return Err(StoreError::Newer(path.to_owned(), version));
