@@ -2,8 +2,10 @@
 //! or as JSON for programs.
 
 pub mod args;
+mod bar;
 mod check;
 mod country;
+mod doctor;
 mod edit;
 mod keep;
 mod known;
@@ -11,6 +13,7 @@ mod pages;
 mod rules;
 mod show;
 mod stacks;
+mod status;
 mod tree;
 
 use std::ffi::OsStr;
@@ -69,7 +72,7 @@ impl Report {
 pub fn run(args: &Args) -> Result<Report, String> {
     let context = || Context::new(args);
     match &args.command {
-        Command::Status => show::status(&context()?),
+        Command::Status { pam_dir } => status::status(args, &context()?, pam_dir),
         Command::Check { address, user, all } => {
             check::check(&context()?, address, user.as_deref(), *all)
         }
@@ -104,6 +107,7 @@ pub fn run(args: &Args) -> Result<Report, String> {
         Command::Repair => keep::repair(&context()?),
         Command::Config { example: true } => Ok(show::example()),
         Command::Config { example: false } => Ok(show::config(&context()?)),
+        Command::Doctor { pam_dir } => doctor::doctor(args, pam_dir),
         Command::Enable { .. } | Command::Disable { .. }
             if args.database.is_some() || args.config.is_some() =>
         {

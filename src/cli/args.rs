@@ -40,8 +40,12 @@ pub enum Format {
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Show the store, what it holds and how many prefixes are full
-    Status,
+    /// Show the store, what it holds, which services are protected and whether all is well
+    Status {
+        /// Where the stacks are
+        #[arg(long, value_name = "DIR", default_value = "/etc/pam.d")]
+        pam_dir: PathBuf,
+    },
 
     /// Say whether an attempt from ADDRESS is admitted now, and why (exit status 0 or 1)
     Check {
@@ -114,6 +118,17 @@ pub enum Command {
         /// Print the commented example file instead
         #[arg(long)]
         example: bool,
+    },
+
+    /// Examine this machine: say what is wrong, and how to mend it (exit status 0 or 1)
+    ///
+    /// Looks at the module's file, the PAM stacks, sshd (by sshd -T), Dovecot (by doveconf), FTP
+    /// servers, settings, store, clock and confinement, and changes nothing. Each line is ok, a note
+    /// (it works, and could be better) or wrong; the exit status is 1 if anything is wrong.
+    Doctor {
+        /// Where the stacks are
+        #[arg(long, value_name = "DIR", default_value = "/etc/pam.d")]
+        pam_dir: PathBuf,
     },
 
     /// Copy the store into FILE, while logins go on

@@ -36,6 +36,8 @@ pub struct Health {
     pub size: u64,
     /// Bytes of the write-ahead log.
     pub log: u64,
+    /// When the last failure was counted, Unix milliseconds.
+    pub latest: Option<i64>,
 }
 
 impl Health {
@@ -56,13 +58,14 @@ impl Health {
         let length = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
         let (size, log) = (length(path), length(&file::beside(path, "-wal")));
         let health = Health { size, log, ..Health::default() };
-        let (id, version, mut faults) = match open(path, lock_wait).and_then(|c| look(&c, depth)) {
-            Ok(found) => found,
-            Err(error) if is_damage(&error) => {
-                return Ok(Some(Health { faults: vec![error.to_string()], ..health }));
-            }
-            Err(error) => return Err(from_sqlite(path, error)),
-        };
+        let Seen { id, version, mut faults, latest } =
+            match open(path, lock_wait).and_then(|c| look(&c, depth)) {
+                Ok(found) => found,
+                Err(error) if is_damage(&error) => {
+                    return Ok(Some(Health { faults: vec![error.to_string()], ..health }));
+                }
+                Err(error) => return Err(from_sqlite(path, error)),
+            };
         if id != APPLICATION_ID {
             // What is foreign is not ours to mend, however broken.
             if is_foreign(path, lock_wait) {
@@ -76,7 +79,7 @@ impl Health {
             return Err(StoreError::Newer(path.to_owned(), version));
         }
         let is_old = version < SCHEMA_VERSION;
-        Ok(Some(Health { faults, version, is_old, ..health }))
+        Ok(Some(Health { faults, version, is_old, latest, ..health }))
     }
 }
 
@@ -107,7 +110,14 @@ fn open(path: &Path, lock_wait: Duration) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-fn look(conn: &Connection, depth: Depth) -> rusqlite::Result<(i64, i64, Vec<String>)> {
+struct Seen {
+    id: i64,
+    version: i64,
+    faults: Vec<String>,
+    latest: Option<i64>,
+}
+
+fn look(conn: &Connection, depth: Depth) -> rusqlite::Result<Seen> {
     // One look at one state, whatever is charged meanwhile.
     let tx = conn.unchecked_transaction()?;
     let (id, version) =
@@ -134,7 +144,9 @@ fn look(conn: &Connection, depth: Depth) -> rusqlite::Result<(i64, i64, Vec<Stri
         let missing = expected.iter().filter(|column| !found.contains(column));
         faults.extend(missing.map(|column| format!("schema: {column} is missing")));
     }
-    Ok((id, version, faults))
+    // In a broken one that may be anything.
+    let latest = tx.query_row("SELECT max(at) FROM failure", [], |row| row.get(0)).unwrap_or(None);
+    Ok(Seen { id, version, faults, latest })
 }
 
 /// An empty store in memory: how tables should look.
