@@ -163,6 +163,9 @@ fn a_terminal_shows_how_full_prefixes_are() {
         assert!(line.contains(&half), "{shown}");
     }
     let shown = on_terminal("top", &[]);
+    let at = |line: &str| line.chars().position(|c| c == '█');
+    let bars: Vec<_> = shown.lines().skip(1).filter_map(at).collect();
+    assert!(bars.len() > 1 && bars.iter().all(|bar| *bar == bars[0]), "aligned: {shown}");
     assert!(shown.contains(&full) && shown.contains("\u{1b}[31m"), "{shown}");
     let plain = on_terminal("top", &[("NO_COLOR", "1")]);
     assert!(plain.contains(&full) && !plain.contains('\u{1b}'), "{plain}");

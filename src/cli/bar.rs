@@ -17,15 +17,15 @@ pub fn standings<'s>(standings: impl Iterator<Item = &'s Standing>) -> String {
     header.extend(bars.as_ref().map(|_| ""));
     header.push("next try");
     let rows = standings.map(|standing| {
-        let style = style(standing);
-        let wait = format!("{style}{}{style:#}", shown_wait(standing.wait));
         let mut row = vec![
             standing.prefix.to_string(),
             shown_count(standing.count),
             standing.quota.to_string(),
         ];
-        row.extend(bars.as_ref().map(|bars| format!("{style}{}{style:#}", bars.of(standing))));
-        row.push(wait);
+        row.extend(bars.as_ref().map(|bars| bars.of(standing)));
+        // Colour in the last column alone: the table takes it for text, and it has a width.
+        let style = style(standing);
+        row.push(format!("{style}{}{style:#}", shown_wait(standing.wait)));
         row
     });
     table(&header, rows)
