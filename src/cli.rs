@@ -29,6 +29,7 @@ use pam_prefixquota::login::Login;
 use pam_prefixquota::rules::Rules;
 use pam_prefixquota::source::{Source, parse_host, parse_prefix};
 use pam_prefixquota::store::{Store, StoreError};
+use rusqlite::ErrorCode;
 use serde_json::Value;
 
 use args::{Args, Command, CountryCommand, Format, KnownCommand, RuleCommand};
@@ -206,8 +207,15 @@ fn readable(error: &StoreError) -> String {
             let directory = directory.display();
             format!("{error}; nothing can be counted until `install -d -m 0700 {directory}`")
         }
+        StoreError::Sqlite(_, cause) if is_damage(cause) => {
+            format!("{error}; `prefixquota repair` makes a new one of what can be read")
+        }
         _ => error.to_string(),
     }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// Rows in aligned columns, under a header if there is one.

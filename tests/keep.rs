@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use common::book::{inside, v6};
+use common::pam::{MAXTRIES, PERM_DENIED, Pam, failures, guess};
 use common::store::{HOUR, Lab, login};
 use pam_prefixquota::guard::Admission;
 use pam_prefixquota::rules::{Action, Kind, RuleId, StoredRule};
@@ -302,6 +303,37 @@ fn logins_go_on_while_a_store_is_repaired() {
     expect_counting(&lab, "after repair beside logins");
     let found = lab.store().reader().entries(Some(&"2001:dbc::/32".parse().unwrap())).unwrap();
     assert!(found.iter().any(|entry| entry.source == "2001:dbc:f::1"), "{found:?}");
+}
+
+#[test]
+fn the_module_counts_again_after_a_repair() {
+    let dir = common::pam::lab("settle=0s");
+    let attempt = || {
+        let mut pam = Pam::start(dir.path(), "wrong", b"somebody", Some(&guess()));
+        pam = pam.rhost(b"2001:db8::7");
+        pam.authenticate()
+    };
+    let repair = || {
+        let mut command = common::command();
+        command.arg("--database").arg(dir.path().join("q.db")).arg("repair");
+        assert!(command.output().unwrap().status.success());
+    };
+    assert_eq!(attempt(), PERM_DENIED);
+    assert!((failures(dir.path()) - 1.0).abs() < 0.01);
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(dir.path().join(format!("q.db{suffix}")));
+    }
+    fs::write(dir.path().join("q.db"), "noise".repeat(4_000)).unwrap();
+    assert_eq!(attempt(), PERM_DENIED, "the attempt goes on uncounted (on_error = ignore)");
+    repair();
+    assert!(failures(dir.path()) < 0.01, "nothing could be read");
+    for tried in [1.0, 2.0] {
+        assert_eq!(attempt(), PERM_DENIED);
+        assert!((failures(dir.path()) - tried).abs() < 0.01);
+    }
+    assert_eq!(attempt(), MAXTRIES);
+    repair();
+    assert_eq!(attempt(), MAXTRIES, "a sound store keeps its counts");
 }
 
 #[test]
