@@ -63,6 +63,9 @@ const SCHEMA_VERSION: i64 = STEPS.len() as i64;
 /// Bytes of the write-ahead log beyond which it is folded into the file: about 100 pages.
 const WAL_LIMIT: u64 = 100 * 4_120;
 
+/// How long to wait where waiting is worth little.
+const BRIEFLY: Duration = Duration::from_millis(250);
+
 /// Why the store cannot be used. `Display` is one sentence that names the file.
 #[derive(Debug)]
 pub enum StoreError {
@@ -124,14 +127,18 @@ impl Store {
     ///
     /// Any of [`StoreError`].
     pub fn open(path: &Path, lock_wait: Duration) -> Result<Store, StoreError> {
-        let identity = match file::examine(path)? {
-            Some(identity) => identity,
-            None => {
-                file::publish(path, lock_wait, |new| make(new, lock_wait))?;
-                file::examine(path)?.ok_or_else(|| missing(path))?
+        loop {
+            let identity = match file::examine(path)? {
+                Some(identity) => identity,
+                None => {
+                    file::publish(path, lock_wait, |new| make(new, lock_wait))?;
+                    file::examine(path)?.ok_or_else(|| missing(path))?
+                }
+            };
+            if let Some(store) = Store::connect(path, identity, lock_wait)? {
+                return Ok(store);
             }
-        };
-        Store::connect(path, identity, lock_wait)
+        }
     }
 
     /// Opens the store at `path`; `None` if there is none yet.
@@ -140,39 +147,34 @@ impl Store {
     ///
     /// Any of [`StoreError`].
     pub fn open_existing(path: &Path, lock_wait: Duration) -> Result<Option<Store>, StoreError> {
-        let Some(identity) = file::examine(path)? else {
-            return Ok(None);
-        };
-        Store::connect(path, identity, lock_wait).map(Some)
+        while let Some(identity) = file::examine(path)? {
+            if let Some(store) = Store::connect(path, identity, lock_wait)? {
+                return Ok(Some(store));
+            }
+        }
+        Ok(None)
     }
 
+    /// Opens the file that was examined; `None` if another took its place in this moment. SQLite
+    /// opens log and index by their names, and they would be the other's.
     fn connect(
         path: &Path,
         identity: file::Identity,
         lock_wait: Duration,
-    ) -> Result<Store, StoreError> {
+    ) -> Result<Option<Store>, StoreError> {
         let started = Instant::now();
         let mut conn = connect(path, lock_wait).map_err(|error| from_sqlite(path, error))?;
         check_version(&mut conn, path)?;
         let patience = lock_wait.saturating_sub(started.elapsed());
-        // The log and its index were opened by their names: of a store that was replaced in this
-        // moment they would be another's.
-        match file::examine(path)? {
-            Some(now) if now == identity => {
-                Ok(Store { conn, path: path.to_owned(), identity, patience })
-            }
-            Some(now) => {
-                drop(conn);
-                Store::connect(path, now, patience)
-            }
-            None => Err(missing(path)),
-        }
+        // Not as a `Store`, which folds the log into its file when it is dropped.
+        let is_same = is_same(path, identity);
+        Ok(is_same.then(|| Store { conn, path: path.to_owned(), identity, patience }))
     }
 
     /// Whether the file at the store's path is still the one that is open: it may have been
     /// replaced while a user was asked for a password.
     pub fn is_current(&self) -> bool {
-        matches!(file::examine(&self.path), Ok(Some(identity)) if identity == self.identity)
+        is_same(&self.path, self.identity)
     }
 
     /// What can be read, each time as it is then.
@@ -195,6 +197,16 @@ impl Store {
         Ok(Write::new(begun.map_err(|error| from_sqlite(path, error))?, path))
     }
 
+    /// The same for what can as well be done another time: waits a quarter of a second at most.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`], [`StoreError::Sqlite`].
+    pub fn begin_briefly(&mut self) -> Result<Write<'_>, StoreError> {
+        self.patience = self.patience.min(BRIEFLY);
+        self.begin()
+    }
+
     /// Folds the write-ahead log into the file when it has grown. Whoever cannot have the file for
     /// himself at once leaves it to the next.
     fn trim_log(&self) {
@@ -211,6 +223,10 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.trim_log();
     }
+}
+
+fn is_same(path: &Path, identity: file::Identity) -> bool {
+    matches!(file::examine(path), Ok(Some(found)) if found == identity)
 }
 
 fn connect(path: &Path, lock_wait: Duration) -> rusqlite::Result<Connection> {
