@@ -191,8 +191,11 @@ fn a_stack_that_would_refuse_everybody_is_not_made() {
     write("inner", "auth required pam_unix.so\naccount required pam_unix.so\n");
     write("jumper", "auth [success=1 default=ignore] pam_rootok.so\n@include inner\n");
     refused(dir.path(), &["enable", "inner"], "jumper includes inner behind a line that jumps");
+    let jumper = fs::read(dir.path().join("jumper")).unwrap();
     write("jumper", "auth sufficient pam_rootok.so\n@include inner\n");
     done(dir.path(), &["enable", "inner"]);
+    fs::write(dir.path().join("jumper"), jumper).unwrap();
+    refused(dir.path(), &["disable", "inner"], "jumper includes inner behind a line that jumps");
 }
 
 #[test]

@@ -76,6 +76,7 @@ pub fn disable(pam_dir: &Path, service: &str, dry_run: bool) -> Result<Report, S
     if stack.ours().next().is_none() {
         return finish(&path, keep(&stack), "is not enabled", None, dry_run);
     }
+    examine_including(pam_dir, service)?;
     let mut edit = keep(&stack);
     for (index, (change, line)) in edit.iter_mut().enumerate() {
         let inside = |ours: &Line| (ours.at..ours.at + ours.length).contains(&index);
@@ -127,17 +128,20 @@ fn examine_others(pam_dir: &Path, service: &str, path: &Path, stack: &Stack) -> 
             ));
         }
     }
+    examine_including(pam_dir, service)
+}
+
+/// Whether another stack jumps into this one, and would jump elsewhere when its lines change.
+fn examine_including(pam_dir: &Path, service: &str) -> Result<(), String> {
     for (other, including) in services(pam_dir) {
-        for line in
-            including.lines.iter().filter(|line| line.is_include() && line.module == service)
-        {
-            let over = |before: &&Line| {
-                before.at < line.at && (line.concerns(&before.kind)) && before.jumps()
-            };
-            if including.lines.iter().any(|before| over(&before)) {
+        let includes = |line: &&Line| line.is_include() && line.module == service;
+        for line in including.lines.iter().filter(includes) {
+            let mut before = including.lines.iter().filter(|before| before.at < line.at);
+            if before.any(|before| line.concerns(&before.kind) && before.jumps()) {
                 return Err(format!(
-                    "{}, line {}: {other} includes {service} behind a line that jumps, and with two \
-                     lines more it would jump elsewhere; expected a stack that nobody jumps into",
+                    "{}, line {}: {other} includes {service} behind a line that jumps, and with \
+                     other lines in {service} it would jump elsewhere; expected a stack that nobody \
+                     jumps into",
                     pam_dir.join(&other).display(),
                     line.at + 1
                 ));
