@@ -2,14 +2,18 @@
 //! or as JSON for programs.
 
 pub mod args;
+mod bar;
 mod check;
 mod country;
+mod doctor;
 mod edit;
+mod keep;
 mod known;
 mod pages;
 mod rules;
 mod show;
 mod stacks;
+mod status;
 mod tree;
 
 use std::ffi::OsStr;
@@ -25,6 +29,7 @@ use pam_prefixquota::login::Login;
 use pam_prefixquota::rules::Rules;
 use pam_prefixquota::source::{Source, parse_host, parse_prefix};
 use pam_prefixquota::store::{Store, StoreError};
+use rusqlite::ErrorCode;
 use serde_json::Value;
 
 use args::{Args, Command, CountryCommand, Format, KnownCommand, RuleCommand};
@@ -68,7 +73,7 @@ impl Report {
 pub fn run(args: &Args) -> Result<Report, String> {
     let context = || Context::new(args);
     match &args.command {
-        Command::Status => show::status(&context()?),
+        Command::Status { pam_dir } => status::status(args, &context()?, pam_dir),
         Command::Check { address, user, all } => {
             check::check(&context()?, address, user.as_deref(), *all)
         }
@@ -98,8 +103,12 @@ pub fn run(args: &Args) -> Result<Report, String> {
         Command::Country { command: CountryCommand::Show { address } } => {
             country::show(&context()?, address)
         }
+        Command::Backup { file } => keep::backup(&context()?, file),
+        Command::Prune => keep::prune(&context()?),
+        Command::Repair => keep::repair(&context()?),
         Command::Config { example: true } => Ok(show::example()),
         Command::Config { example: false } => Ok(show::config(&context()?)),
+        Command::Doctor { pam_dir } => doctor::doctor(args, pam_dir),
         Command::Enable { .. } | Command::Disable { .. }
             if args.database.is_some() || args.config.is_some() =>
         {
@@ -198,8 +207,15 @@ fn readable(error: &StoreError) -> String {
             let directory = directory.display();
             format!("{error}; nothing can be counted until `install -d -m 0700 {directory}`")
         }
+        StoreError::Sqlite(_, cause) if is_damage(cause) => {
+            format!("{error}; `prefixquota repair` makes a new one of what can be read")
+        }
         _ => error.to_string(),
     }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// Rows in aligned columns, under a header if there is one.

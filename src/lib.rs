@@ -32,6 +32,10 @@
 //! module and the command use), and the PAM hooks.
 #![deny(unsafe_code)]
 
+/// Name and version. `prefixquota doctor` finds it in the file of the module, where the messages of
+/// the store keep it.
+pub const VERSION: &str = concat!("prefixquota ", env!("CARGO_PKG_VERSION"));
+
 pub mod config;
 pub mod count;
 pub mod country;

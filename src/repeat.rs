@@ -150,6 +150,13 @@ impl Remembered {
             .any(|&(other, at)| other == tag && at <= began && now.saturating_sub(at) < repeat_for)
     }
 
+    /// Without those that were charged `repeat_for` ago or longer.
+    #[cfg(feature = "cli")]
+    pub fn lately(mut self, now: i64, repeat_for: i64) -> Remembered {
+        self.0.retain(|&(_, at)| now.saturating_sub(at) < repeat_for);
+        self
+    }
+
     /// With one more, charged at `now`; the oldest of too many is forgotten.
     pub fn with(mut self, tag: u16, now: i64) -> Remembered {
         self = self.without(tag);

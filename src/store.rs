@@ -14,9 +14,19 @@
 //! * **Busy handler of SQLite, `lock_wait` = 5 s.** With 200 processes at once none failed; with
 //!   250 ms 23 % did, and an attempt that cannot be counted is one that an attacker has for free.
 
+#[cfg(feature = "cli")]
+mod backup;
 pub(crate) mod file;
+#[cfg(feature = "cli")]
+mod health;
 mod keep;
+#[cfg(feature = "cli")]
+mod prune;
 mod read;
+#[cfg(feature = "cli")]
+mod repair;
+#[cfg(feature = "cli")]
+mod salvage;
 mod sweep;
 mod write;
 
@@ -27,7 +37,19 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
+use crate::VERSION;
+
+#[cfg(feature = "cli")]
+pub use backup::{Backup, BackupError};
+#[cfg(feature = "cli")]
+pub use health::{Depth, Health};
+#[cfg(feature = "cli")]
+pub use prune::Pruned;
 pub use read::{Entry, Reader, UserPlace};
+#[cfg(feature = "cli")]
+pub use repair::{Repair, repair};
+#[cfg(feature = "cli")]
+pub use salvage::Carried;
 pub use write::{Ticket, Write};
 
 /// `PRAGMA application_id` of a store: "PfxQ".
@@ -75,7 +97,7 @@ impl fmt::Display for StoreError {
             }
             StoreError::Newer(path, version) => write!(
                 f,
-                "{}: has version {version}, this program knows up to {SCHEMA_VERSION}; upgrade it",
+                "{}: has version {version}, {VERSION} knows up to {SCHEMA_VERSION}; upgrade it",
                 path.display()
             ),
             StoreError::Busy(path) => {
@@ -105,14 +127,18 @@ impl Store {
     ///
     /// Any of [`StoreError`].
     pub fn open(path: &Path, lock_wait: Duration) -> Result<Store, StoreError> {
-        let identity = match file::examine(path)? {
-            Some(identity) => identity,
-            None => {
-                file::publish(path, lock_wait, |new| make(new, lock_wait))?;
-                file::examine(path)?.ok_or_else(|| missing(path))?
+        loop {
+            let identity = match file::examine(path)? {
+                Some(identity) => identity,
+                None => {
+                    file::publish(path, lock_wait, |new| make(new, lock_wait))?;
+                    file::examine(path)?.ok_or_else(|| missing(path))?
+                }
+            };
+            if let Some(store) = Store::connect(path, identity, lock_wait)? {
+                return Ok(store);
             }
-        };
-        Store::connect(path, identity, lock_wait)
+        }
     }
 
     /// Opens the store at `path`; `None` if there is none yet.
@@ -121,28 +147,34 @@ impl Store {
     ///
     /// Any of [`StoreError`].
     pub fn open_existing(path: &Path, lock_wait: Duration) -> Result<Option<Store>, StoreError> {
-        let Some(identity) = file::examine(path)? else {
-            return Ok(None);
-        };
-        Store::connect(path, identity, lock_wait).map(Some)
+        while let Some(identity) = file::examine(path)? {
+            if let Some(store) = Store::connect(path, identity, lock_wait)? {
+                return Ok(Some(store));
+            }
+        }
+        Ok(None)
     }
 
+    /// Opens the file that was examined; `None` if another took its place in this moment. SQLite
+    /// opens log and index by their names, and they would be the other's.
     fn connect(
         path: &Path,
         identity: file::Identity,
         lock_wait: Duration,
-    ) -> Result<Store, StoreError> {
+    ) -> Result<Option<Store>, StoreError> {
         let started = Instant::now();
         let mut conn = connect(path, lock_wait).map_err(|error| from_sqlite(path, error))?;
         check_version(&mut conn, path)?;
         let patience = lock_wait.saturating_sub(started.elapsed());
-        Ok(Store { conn, path: path.to_owned(), identity, patience })
+        // Not as a `Store`, which folds the log into its file when it is dropped.
+        let is_same = is_same(path, identity);
+        Ok(is_same.then(|| Store { conn, path: path.to_owned(), identity, patience }))
     }
 
     /// Whether the file at the store's path is still the one that is open: it may have been
     /// replaced while a user was asked for a password.
     pub fn is_current(&self) -> bool {
-        matches!(file::examine(&self.path), Ok(Some(identity)) if identity == self.identity)
+        is_same(&self.path, self.identity)
     }
 
     /// What can be read, each time as it is then.
@@ -191,6 +223,10 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.trim_log();
     }
+}
+
+fn is_same(path: &Path, identity: file::Identity) -> bool {
+    matches!(file::examine(path), Ok(Some(found)) if found == identity)
 }
 
 fn connect(path: &Path, lock_wait: Duration) -> rusqlite::Result<Connection> {

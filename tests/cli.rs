@@ -140,6 +140,42 @@ fn top_lists_the_nearest_to_full_and_no_mere_repetition() {
 }
 
 #[test]
+fn a_terminal_shows_how_full_prefixes_are() {
+    let lab = Lab::new();
+    lab.record("2001:db8::1", 2);
+    lab.record("192.0.2.1", 5);
+    let on_terminal = |arguments: &str, environment: &[(&str, &str)]| {
+        let command = format!(
+            "'{}' --config '{}' {arguments}",
+            common::command().get_program().to_str().unwrap(),
+            lab.path("settings")
+        );
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &command, "/dev/null"]).env_remove("NO_COLOR").env("TERM", "xterm");
+        script.env_remove("LC_ALL").env_remove("LC_CTYPE").env("LANG", "C.UTF-8");
+        let run = script.envs(environment.iter().copied()).output().expect("script (util-linux)");
+        String::from_utf8(run.stdout).unwrap().replace('\r', "")
+    };
+    let (full, half) = ("█".repeat(20), "█".repeat(10) + &"░".repeat(10));
+    for arguments in ["top", "check 192.0.2.1"] {
+        let shown = on_terminal(arguments, &[]);
+        let line = shown.lines().find(|line| line.starts_with("192.0.2.1/32 ")).unwrap();
+        assert!(line.contains(&half), "{shown}");
+    }
+    let shown = on_terminal("top", &[]);
+    let at = |line: &str| line.chars().position(|c| c == '█');
+    let bars: Vec<_> = shown.lines().skip(1).filter_map(at).collect();
+    assert!(bars.len() > 1 && bars.iter().all(|bar| *bar == bars[0]), "aligned: {shown}");
+    assert!(shown.contains(&full) && shown.contains("\u{1b}[31m"), "{shown}");
+    let plain = on_terminal("top", &[("NO_COLOR", "1")]);
+    assert!(plain.contains(&full) && !plain.contains('\u{1b}'), "{plain}");
+    let ascii = on_terminal("top", &[("LANG", "C")]);
+    assert!(ascii.contains(&"#".repeat(20)) && ascii.is_ascii(), "{ascii}");
+    let piped = lab.run(&["top"]).out;
+    assert!(!piped.contains('█') && !piped.contains('#'), "{piped}");
+}
+
+#[test]
 fn list_and_status_show_what_is_there() {
     let lab = Lab::new();
     let empty = lab.run(&["status"]);
@@ -341,7 +377,7 @@ fn help_names_every_subcommand() {
     let help = Lab::new().run(&["--help"]).out;
     for name in [
         "status", "check", "top", "list", "policy", "record", "forgive", "country", "config",
-        "enable", "disable",
+        "enable", "disable", "doctor", "backup", "prune", "repair",
     ] {
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }

@@ -40,8 +40,12 @@ pub enum Format {
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Show the store, what it holds and how many prefixes are full
-    Status,
+    /// Show the store, what it holds, which services are protected and whether all is well
+    Status {
+        /// Where the stacks are
+        #[arg(long, value_name = "DIR", default_value = "/etc/pam.d")]
+        pam_dir: PathBuf,
+    },
 
     /// Say whether an attempt from ADDRESS is admitted now, and why (exit status 0 or 1)
     Check {
@@ -115,6 +119,38 @@ pub enum Command {
         #[arg(long)]
         example: bool,
     },
+
+    /// Examine this machine: say what is wrong, and how to mend it (exit status 0 or 1)
+    ///
+    /// Looks at the module's file, the PAM stacks, sshd (by sshd -T), Dovecot (by doveconf), FTP
+    /// servers, settings, store, clock and confinement, and changes nothing. Each line is ok, a note
+    /// (it works, and could be better) or wrong; the exit status is 1 if anything is wrong.
+    Doctor {
+        /// Where the stacks are
+        #[arg(long, value_name = "DIR", default_value = "/etc/pam.d")]
+        pam_dir: PathBuf,
+    },
+
+    /// Copy the store into FILE, while logins go on
+    ///
+    /// The copy is one file of mode 0600, whole or not there at all. An earlier backup is replaced,
+    /// any other file is not. To go back to it, copy it in place of the store when the files with
+    /// -wal and -shm behind its name are gone.
+    Backup {
+        /// A new name, or that of an earlier backup
+        file: PathBuf,
+    },
+
+    /// Remove what means nothing any more: faded failures, ended rules, outdated places
+    ///
+    /// Logins do the same a little at a time; this also makes the file smaller.
+    Prune,
+
+    /// Examine the store and mend it if it is broken
+    ///
+    /// A broken store is set aside under its name with the date, and a new one is made with all that
+    /// can still be read: failures, known places, rules. A sound one is left alone.
+    Repair,
 
     /// Put the module's two lines into the PAM stack of SERVICE
     Enable {

@@ -8,8 +8,7 @@ use pam_prefixquota::decide::{Judgement, Lane, Refusal, Standing, Verdict, stand
 use pam_prefixquota::login::Login;
 use serde_json::json;
 
-use super::show::{STANDING_HEADER, standing_row};
-use super::{Context, Report, json_count, seconds, shown_count, shown_name, shown_wait, table};
+use super::{Context, Report, bar, json_count, seconds, shown_count, shown_name, shown_wait};
 
 /// `check ADDRESS`.
 pub fn check(
@@ -36,7 +35,7 @@ pub fn check(
     let shown = standings.iter().rev().filter(|s| all || changes(s, &standings));
     let text = match by_rule(&judgement.verdict) {
         true => sentence.clone(),
-        false => format!("{sentence}\n\n{}", table(&STANDING_HEADER, shown.map(standing_row))),
+        false => format!("{sentence}\n\n{}", bar::standings(shown)),
     };
     let decisive = decisive(&judgement, tightest(&standings));
     let prefix = decisive.map(|s| s.prefix).or_else(|| rule(&judgement.verdict));

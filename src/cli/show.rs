@@ -1,6 +1,5 @@
 //! Subcommands that only look.
 
-use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use pam_prefixquota::config::{SETTINGS, example as example_file};
 use pam_prefixquota::decay;
@@ -10,38 +9,7 @@ use pam_prefixquota::source::Family;
 use pam_prefixquota::store::Entry;
 use serde_json::{Value, json};
 
-use super::{Context, Report, json_count, seconds, shown_count, shown_wait, table, tree};
-
-/// `status`.
-pub fn status(context: &Context) -> Result<Report, String> {
-    let settings = context.settings();
-    let now = SystemClock.now();
-    let size = std::fs::metadata(&settings.database).map(|file| file.len()).ok();
-    let entries = entries(context, None)?;
-    let failures = entries.iter().fold(0.0, |sum, entry| sum + left(entry, context, now));
-    let full = tree::standings(&entries, settings, now).iter().filter(|s| s.wait > 0).count();
-    let store = match size {
-        Some(size) => format!("{} ({} kB)", settings.database.display(), size.div_ceil(1_000)),
-        None => format!("{} (not there yet: nothing was counted)", settings.database.display()),
-    };
-    let enforcing = if settings.enforcing { "yes" } else { "no (nothing is denied)" };
-    let rows = [
-        ["store".to_owned(), store],
-        ["addresses".to_owned(), format!("{} with {failures:.1} failures", entries.len())],
-        ["full prefixes".to_owned(), full.to_string()],
-        ["enforcing".to_owned(), enforcing.to_owned()],
-    ];
-    let json = json!({
-        "database": settings.database,
-        "exists": size.is_some(),
-        "size_bytes": size,
-        "addresses": entries.len(),
-        "failures": json_count(failures),
-        "full_prefixes": full,
-        "enforcing": settings.enforcing,
-    });
-    Ok(Report::new(table(&[], rows), json))
-}
+use super::{Context, Report, bar, json_count, seconds, shown_count, shown_wait, table, tree};
 
 fn share(standing: &Standing) -> f64 {
     standing.count / f64::from(standing.quota)
@@ -56,25 +24,9 @@ pub fn top(context: &Context, limit: usize) -> Result<Report, String> {
     let text = if standings.is_empty() {
         "No failures are counted now.".to_owned()
     } else {
-        table(&STANDING_HEADER, standings.iter().map(standing_row))
+        bar::standings(standings.iter())
     };
     Ok(Report::new(text, standings.iter().map(standing_json).collect()))
-}
-
-pub(super) const STANDING_HEADER: [&str; 4] = ["prefix", "failures", "quota", "next try"];
-
-pub(super) fn standing_row(standing: &Standing) -> Vec<String> {
-    let style = if standing.wait > 0 {
-        Style::new().fg_color(Some(AnsiColor::Red.into()))
-    } else {
-        Style::new()
-    };
-    vec![
-        standing.prefix.to_string(),
-        shown_count(standing.count),
-        standing.quota.to_string(),
-        format!("{style}{}{style:#}", shown_wait(standing.wait)),
-    ]
 }
 
 fn standing_json(standing: &Standing) -> Value {
@@ -165,7 +117,10 @@ pub fn example() -> Report {
     Report::new(example_file(), json!({ "example": example_file() }))
 }
 
-fn entries(context: &Context, prefix: Option<&ipnet::IpNet>) -> Result<Vec<Entry>, String> {
+pub(super) fn entries(
+    context: &Context,
+    prefix: Option<&ipnet::IpNet>,
+) -> Result<Vec<Entry>, String> {
     let Some(store) = context.existing_store()? else { return Ok(Vec::new()) };
     let mut entries = store.reader().entries(prefix).map_err(|error| error.to_string())?;
     let now = SystemClock.now();
@@ -173,7 +128,7 @@ fn entries(context: &Context, prefix: Option<&ipnet::IpNet>) -> Result<Vec<Entry
     Ok(entries)
 }
 
-fn left(entry: &Entry, context: &Context, now: i64) -> f64 {
+pub(super) fn left(entry: &Entry, context: &Context, now: i64) -> f64 {
     entry.failures.count.left(now, context.settings().pace())
 }
 

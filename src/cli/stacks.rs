@@ -1,29 +1,41 @@
 //! `enable` and `disable`: the module's two lines in a PAM stack.
+//!
+//! # Why an enabled stack refuses nobody it let in before
+//!
+//! Our lines answer PAM_IGNORE, as if they were not there, or they deny. They stand before all
+//! others, so that no line of this file jumps over them. What is left to go wrong is looked for and
+//! refused: a stack that has no other line of a kind (libpam then took those of `other`, and ours
+//! alone let nobody in), and a stack into which another one jumps.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+mod diff;
+mod replace;
+pub mod stack;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use super::Report;
+use diff::{Change, unified};
+use replace::{beside, replace};
+use stack::{BACKUP, CONTROL, Line, MODULE, Stack, is_shared, module_directories, services};
 
-/// A missing module is passed over, so that removing the package locks nobody out; anything but
-/// PAM_IGNORE ends the stack.
-const CONTROL: &str = "[success=ok ignore=ignore module_unknown=ignore default=die]";
-const MODULE: &str = "pam_prefixquota.so";
-/// Ends the name of the file that keeps a stack as it was without the module.
-const BACKUP: &str = ".prefixquota-backup";
 const NOTE: &str = "# Stop password guessing by address prefix (see: prefixquota --help)";
+const KINDS: [&str; 2] = ["auth", "account"];
+
+/// The lines of a stack, and what becomes of each.
+type Edit = Vec<(Change, Vec<u8>)>;
 
 /// `enable SERVICE`.
 pub fn enable(pam_dir: &Path, service: &str, dry_run: bool) -> Result<Report, String> {
     let path = stack_path(pam_dir, service)?;
-    let stack = read(&path)?;
-    match (has(&stack, "auth"), has(&stack, "account")) {
-        (true, true) => return Ok(report(&path, &[], &[], "is enabled already", dry_run)),
-        (false, false) => {}
+    let stack = Stack::read(&path)?;
+    match KINDS.map(|kind| stack.our(kind).is_some()) {
+        [true, true] => {
+            examine_place(&path, &stack)?;
+            return finish(&path, keep(&stack), "is enabled already", None, dry_run);
+        }
+        [false, false] => {}
         _ => {
             return Err(format!(
                 "{} has only one of the module's two lines; expected both or none: \
@@ -32,34 +44,47 @@ pub fn enable(pam_dir: &Path, service: &str, dry_run: bool) -> Result<Report, St
             ));
         }
     }
-    // Before every include, so that no `sufficient` line above ends the stack: at the top, but
-    // after the comments that the file begins with.
-    let top = stack.lines().take_while(|line| line.starts_with('#')).count();
-    let added: Vec<String> = std::iter::once(NOTE.to_owned())
-        .chain(["auth", "account"].map(|kind| format!("{kind:<8} {CONTROL}  {MODULE}")))
-        .collect();
-    let mut lines: Vec<&str> = stack.lines().collect();
-    lines.splice(top..top, added.iter().map(String::as_str));
-    if !dry_run {
-        replace(&path, &lines)?;
-    }
-    Ok(report(&path, &added, &[], "is enabled", dry_run))
+    examine_others(pam_dir, service, &path, &stack)?;
+    // At the top, but after the comments that the file begins with.
+    let is_header =
+        |line: &&Vec<u8>| line.starts_with(b"#") && !line.trim_ascii_end().ends_with(b"\\");
+    let top = stack.raw.iter().take_while(is_header).count();
+    let end =
+        if stack.raw.first().is_some_and(|line| line.ends_with(b"\r\n")) { "\r\n" } else { "\n" };
+    let ours = KINDS.map(|kind| format!("{kind:<8} {CONTROL}  {MODULE}"));
+    let added = std::iter::once(NOTE.to_owned()).chain(ours);
+    let mut edit = keep(&stack);
+    edit.splice(top..top, added.map(|line| (Change::Add, (line + end).into_bytes())));
+    finish(&path, edit, "is enabled", Some(BACKUP), dry_run)
 }
 
 /// `disable SERVICE`.
 pub fn disable(pam_dir: &Path, service: &str, dry_run: bool) -> Result<Report, String> {
     let path = stack_path(pam_dir, service)?;
-    let stack = read(&path)?;
-    let (removed, kept): (Vec<&str>, Vec<&str>) =
-        stack.lines().partition(|line| *line == NOTE || is_ours(line));
-    if removed.is_empty() {
-        return Ok(report(&path, &[], &[], "is not enabled", dry_run));
+    let stack = Stack::read(&path)?;
+    for ours in stack.ours() {
+        let over = |line: &&Line| line.at < ours.at && line.concerns(&ours.kind) && line.jumps();
+        if let Some(line) = stack.lines.iter().find(over) {
+            return Err(format!(
+                "{}, line {}: this line jumps over others, and would jump over another one without \
+                 the module's; expected that you edit both by hand",
+                path.display(),
+                line.at + 1
+            ));
+        }
     }
-    if !dry_run {
-        replace(&path, &kept)?;
+    if stack.ours().next().is_none() {
+        return finish(&path, keep(&stack), "is not enabled", None, dry_run);
     }
-    let removed: Vec<String> = removed.into_iter().map(str::to_owned).collect();
-    Ok(report(&path, &[], &removed, "is disabled", dry_run))
+    examine_including(pam_dir, service)?;
+    let mut edit = keep(&stack);
+    for (index, (change, line)) in edit.iter_mut().enumerate() {
+        let inside = |ours: &Line| (ours.at..ours.at + ours.length).contains(&index);
+        if stack.ours().any(inside) || line.trim_ascii_end() == NOTE.as_bytes() {
+            *change = Change::Remove;
+        }
+    }
+    finish(&path, edit, "is disabled", None, dry_run)
 }
 
 fn stack_path(pam_dir: &Path, service: &str) -> Result<PathBuf, String> {
@@ -68,8 +93,7 @@ fn stack_path(pam_dir: &Path, service: &str) -> Result<PathBuf, String> {
             "\"{service}\" is not the name of a service: expected for example sshd"
         ));
     }
-    let shared = ["system-auth", "password-auth", "other"].contains(&service);
-    if shared || service.starts_with("common-") || service.contains(BACKUP) {
+    if is_shared(service) || service.contains(BACKUP) {
         return Err(format!(
             "\"{service}\" is no service of its own, but shared by many or a backup: expected for \
              example sshd"
@@ -78,70 +102,113 @@ fn stack_path(pam_dir: &Path, service: &str) -> Result<PathBuf, String> {
     Ok(pam_dir.join(service))
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn is_ours(line: &str) -> bool {
-    !line.trim_start().starts_with('#') && line.contains(MODULE)
-}
-
-fn has(stack: &str, kind: &str) -> bool {
-    let first =
-        |line: &str| line.split_whitespace().next().map(|w| w.trim_start_matches('-') == kind);
-    stack.lines().any(|line| is_ours(line) && first(line) == Some(true))
-}
-
-/// Puts new lines in place of a stack: whole or not at all, with the old owner and mode. The stack
-/// as it was without the module is kept beside it.
-fn replace(path: &Path, lines: &[&str]) -> Result<(), String> {
-    let write = || {
-        // /etc/pam.d/sshd may be a link (authselect): the file itself is replaced.
-        let path = fs::canonicalize(path)?;
-        let old = fs::metadata(&path)?;
-        if !fs::read_to_string(&path)?.lines().any(is_ours) {
-            fs::copy(&path, beside(&path, BACKUP))?;
+/// Lines that are there must also be where they work.
+fn examine_place(path: &Path, stack: &Stack) -> Result<(), String> {
+    for kind in KINDS {
+        if let Some(line) = stack.obstacle(kind) {
+            return Err(format!(
+                "{}, line {}: stands before the module's {kind} line, which must come first; move \
+                 that one up, or `disable` and `enable` again",
+                path.display(),
+                line.at + 1
+            ));
         }
-        let new = beside(&path, ".prefixquota-new");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all((lines.join("\n") + "\n").as_bytes())?;
-        fchown(&file, Some(old.uid()), Some(old.gid()))?;
-        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))?;
-        file.sync_all()?;
-        fs::rename(&new, &path)
-    };
-    write().map_err(|error: std::io::Error| format!("{}: {error}", path.display()))
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.to_owned().into_os_string();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-fn report(path: &Path, added: &[String], removed: &[String], what: &str, dry_run: bool) -> Report {
-    let changed = !added.is_empty() || !removed.is_empty();
-    let mut text = match (changed, dry_run) {
-        (true, true) => format!("{} would change:\n", path.display()),
-        (true, false) => format!(
-            "{} {what}; as it was without the module it is kept in {}:\n",
-            path.display(),
-            beside(path, BACKUP).display()
-        ),
-        (false, _) => format!("{} {what}; nothing changed.\n", path.display()),
-    };
-    for line in removed {
-        text.push_str(&format!("-{line}\n"));
     }
-    for line in added {
-        text.push_str(&format!("+{line}\n"));
+    Ok(())
+}
+
+/// Whether the stack, and those that include it, let in whom they let in before.
+fn examine_others(pam_dir: &Path, service: &str, path: &Path, stack: &Stack) -> Result<(), String> {
+    for kind in KINDS {
+        if !stack.has_other(pam_dir, kind) {
+            return Err(format!(
+                "{} has no {kind} line of its own, and the module's alone would refuse everybody; \
+                 expected one such as `{kind} required pam_unix.so`",
+                path.display()
+            ));
+        }
+    }
+    examine_including(pam_dir, service)
+}
+
+/// Whether another stack jumps into this one, and would jump elsewhere when its lines change.
+fn examine_including(pam_dir: &Path, service: &str) -> Result<(), String> {
+    for (other, including) in services(pam_dir) {
+        let includes = |line: &&Line| line.is_include() && line.module == service;
+        for line in including.lines.iter().filter(includes) {
+            let mut before = including.lines.iter().filter(|before| before.at < line.at);
+            if before.any(|before| line.concerns(&before.kind) && before.jumps()) {
+                return Err(format!(
+                    "{}, line {}: {other} includes {service} behind a line that jumps, and with \
+                     other lines in {service} it would jump elsewhere; expected a stack that nobody \
+                     jumps into",
+                    pam_dir.join(&other).display(),
+                    line.at + 1
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn keep(stack: &Stack) -> Edit {
+    stack.raw.iter().map(|line| (Change::Keep, line.clone())).collect()
+}
+
+/// Makes the change, unless it is only to be shown, and says what it is.
+fn finish(
+    path: &Path,
+    edit: Edit,
+    what: &str,
+    backup: Option<&str>,
+    dry_run: bool,
+) -> Result<Report, String> {
+    let with = |wanted: Change| {
+        let lines = edit.iter().filter(move |(change, _)| *change == wanted);
+        lines
+            .map(|(_, line)| String::from_utf8_lossy(line).trim_end().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (added, removed) = (with(Change::Add), with(Change::Remove));
+    let changes = !added.is_empty() || !removed.is_empty();
+    let without = |left_out: Change| {
+        let lines = edit.iter().filter(move |(change, _)| *change != left_out);
+        lines.flat_map(|(_, line)| line.clone()).collect::<Vec<u8>>()
+    };
+    if changes && !dry_run {
+        replace(path, &without(Change::Add), &without(Change::Remove), backup)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let diff = unified(&path.display().to_string(), &edit);
+    let mut text = match (changes, dry_run, backup) {
+        (true, true, _) => format!("{} would change:\n{diff}", path.display()),
+        (true, false, Some(suffix)) => format!(
+            "{} {what}; as it was without the module it is kept in {}:\n{diff}",
+            path.display(),
+            beside(path, suffix).display()
+        ),
+        (true, false, None) => format!("{} {what}:\n{diff}", path.display()),
+        (false, ..) => format!("{} {what}; nothing changed.\n", path.display()),
+    };
+    // Harmless, by `module_unknown=ignore`, and packages may come in any order.
+    let missing = what.contains("is enabled") && !is_installed();
+    if missing {
+        text += &format!(
+            "But {MODULE} is in none of PAM's module directories: until it is, logins go on \
+             uncounted.\n"
+        );
     }
     let json = json!({
         "file": path,
-        "changed": changed && !dry_run,
+        "changed": changes && !dry_run,
         "added": added,
         "removed": removed,
+        "diff": diff,
+        "module_installed": is_installed(),
     });
-    Report::new(text, json)
+    Ok(Report::new(text, json))
+}
+
+fn is_installed() -> bool {
+    module_directories().iter().any(|directory| directory.join(MODULE).exists())
 }

@@ -100,8 +100,7 @@ fn build<E: From<StoreError>>(
     fill: impl FnOnce(&Path) -> Result<(), E>,
     name: impl FnOnce(&Path, &Path) -> io::Result<()>,
 ) -> Result<(), E> {
-    // Not the process number: two processes in different namespaces may have the same.
-    let new = beside(path, &format!(".new-{:016x}", RandomState::new().hash_one(0)));
+    let new = new_name(path);
     let io = |error| E::from(StoreError::Io(path.to_owned(), error));
     let done = create(&new).map_err(io).and_then(|()| fill(&new)).and_then(|()| {
         let directory = lock_directory(path, lock_wait)?;
@@ -110,14 +109,38 @@ fn build<E: From<StoreError>>(
         named
     });
     // Named, superfluous or failed: the temporary name and all beside it go.
-    for suffix in COMPANIONS.iter().chain(&[""]) {
-        let _ = fs::remove_file(beside(&new, suffix));
-    }
+    remove(&new);
     done
 }
 
+/// Puts the file `new` in the place of the store at `path`, which goes to `aside` with its log and
+/// is lost at no moment. In a directory that is locked.
+#[cfg(feature = "cli")]
+pub fn exchange(new: &Path, path: &Path, aside: &Path) -> io::Result<()> {
+    File::open(new)?.sync_all()?;
+    fs::rename(path, aside)?;
+    match fs::rename(beside(path, "-wal"), beside(aside, "-wal")) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => rename(new, path)?,
+    }
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// Removes a file and whatever SQLite keeps beside it.
+pub fn remove(path: &Path) {
+    for suffix in COMPANIONS.iter().chain(&[""]) {
+        let _ = fs::remove_file(beside(path, suffix));
+    }
+}
+
+/// A name beside `path` that nobody else has. (Not the process number: two processes in different
+/// namespaces may have the same.)
+pub fn new_name(path: &Path) -> PathBuf {
+    beside(path, &format!(".new-{:016x}", RandomState::new().hash_one(0)))
+}
+
 /// An empty file of mode 0600, whatever the umask.
-fn create(path: &Path) -> io::Result<()> {
+pub fn create(path: &Path) -> io::Result<()> {
     let file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))
 }
@@ -143,7 +166,7 @@ fn rename(new: &Path, path: &Path) -> io::Result<()> {
 }
 
 /// Locks the directory of `path` against others that make a store; the lock goes with the file.
-fn lock_directory(path: &Path, lock_wait: Duration) -> Result<File, StoreError> {
+pub fn lock_directory(path: &Path, lock_wait: Duration) -> Result<File, StoreError> {
     let io = |error| StoreError::Io(path.to_owned(), error);
     let directory = File::open(path.parent().unwrap_or(Path::new("/"))).map_err(io)?;
     let started = Instant::now();

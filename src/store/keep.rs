@@ -247,7 +247,7 @@ impl Write<'_> {
 const THIS: &str = "bits = ?1 AND first = ?2 AND action = ?3 AND user = ?4";
 
 /// How a prefix is looked up: its length and first address as parts of a key.
-fn place_of(prefix: &IpNet) -> (u8, [u8; 16]) {
+pub(super) fn place_of(prefix: &IpNet) -> (u8, [u8; 16]) {
     let (first, _) = key_range(prefix);
     let family = Family::of_key(first);
     ((128 - family.bits()).saturating_add(prefix.prefix_len()), first.octets())

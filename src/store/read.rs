@@ -146,8 +146,9 @@ impl<'c> Reader<'c> {
     ///
     /// [`StoreError::Busy`], [`StoreError::Sqlite`].
     pub fn all_known(&self) -> Result<Vec<UserPlace>, StoreError> {
-        let sql =
-            format!("SELECT {KNOWN_COUNT}, user, place, seen FROM known ORDER BY user, seen DESC, place");
+        let sql = format!(
+            "SELECT {KNOWN_COUNT}, user, place, seen FROM known ORDER BY user, seen DESC, place"
+        );
         self.select(&sql, [], |row| {
             let place = text(row, 8)?;
             let place = (place != ELSEWHERE).then(|| parse_prefix(&place));
@@ -221,7 +222,7 @@ impl<'c> Reader<'c> {
 }
 
 /// The columns that [`rule`] reads, in this order.
-const RULE: &str = "prefix, action, user, until, uses, tries, note";
+pub(super) const RULE: &str = "prefix, action, user, until, uses, tries, note";
 
 /// One seek for each length that is in use at all, so that thousands of grants cost what one does.
 fn rules(conn: &Connection, source: &Source) -> rusqlite::Result<Vec<StoredRule>> {
@@ -252,7 +253,7 @@ fn first_key(source: &Source, bits: u8) -> Option<Ipv6Addr> {
     }
 }
 
-fn rule(row: &Row<'_>) -> rusqlite::Result<Option<StoredRule>> {
+pub(super) fn rule(row: &Row<'_>) -> rusqlite::Result<Option<StoredRule>> {
     let kind = row.get_ref(1)?.as_str().unwrap_or_default();
     let kind = Kind::ALL.into_iter().find(|known| known.to_string() == kind);
     let prefix = row.get_ref(0)?.as_str().ok().and_then(|text| parse_prefix(text).ok());

@@ -20,6 +20,11 @@ const PRUNE: usize = 16;
 const SWEEP_EVERY: i64 = 8;
 const WINDOW: i64 = 128;
 
+/// Counts the rows anew, whatever was done to them by hand.
+#[cfg(feature = "cli")]
+pub(super) const COUNT_ROWS: &str =
+    "UPDATE meta SET value = (SELECT count(*) FROM failure) WHERE key = 'rows'";
+
 /// What a charge needs of the table `meta`.
 pub(super) struct Meta {
     policy: String,

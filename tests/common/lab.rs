@@ -183,6 +183,22 @@ impl Lab {
         files.filter(|file| mode(file) & 0o077 != 0).collect()
     }
 
+    /// Puts the module where libpam finds it by its plain name, and gives its store, where it is by
+    /// default, a directory.
+    pub fn install(&self) {
+        let security = fs::canonicalize("/lib").unwrap();
+        let mut places =
+            fs::read_dir(&security).unwrap().map(|lib| lib.unwrap().path().join("security"));
+        let system = places.find(|dir| dir.join("pam_unix.so").exists()).expect("libpam-modules");
+        let ours = self.dir.join("security");
+        run("cp", &["-a", path(&system), path(&ours)]);
+        fs::copy(super::module(), ours.join("pam_prefixquota.so")).unwrap();
+        run("chmod", &["0644", path(&ours.join("pam_prefixquota.so"))]);
+        run("mount", &["--bind", path(&ours), path(&system)]);
+        run("mount", &["-t", "tmpfs", "-o", "mode=755", "lab", "/var/lib"]);
+        run("install", &["-d", "-m", "0700", "/var/lib/prefixquota"]);
+    }
+
     /// What Debian's own `sqlite3` command prints about the store, as an administrator asks it.
     pub fn sqlite3(&self, sql: &str) -> String {
         let run = Command::new("sqlite3")

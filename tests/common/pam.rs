@@ -17,6 +17,7 @@ pub const ERROR_MSG: c_int = 3;
 const PROMPT_ECHO_OFF: c_int = 1;
 const PROMPT_ECHO_ON: c_int = 2;
 const RHOST: c_int = 4;
+const FAIL_DELAY: c_int = 10;
 const DATA_SILENT: c_int = 0x4000_0000;
 
 #[repr(C)]
@@ -150,6 +151,16 @@ impl Pam {
         let rhost = CString::new(rhost).unwrap();
         // SAFETY: live handle; libpam copies the string.
         let code = unsafe { pam_set_item(self.handle, RHOST, rhost.as_ptr().cast()) };
+        assert_eq!(code, SUCCESS, "pam_set_item");
+        self
+    }
+
+    /// A wrong password is answered at once, whatever delay its modules ask for.
+    pub fn without_delay(self) -> Pam {
+        extern "C" fn no_delay(_: c_int, _: c_uint, _: *mut c_void) {}
+        let no_delay: extern "C" fn(c_int, c_uint, *mut c_void) = no_delay;
+        // SAFETY: live handle; libpam keeps the address of the function, which is always there.
+        let code = unsafe { pam_set_item(self.handle, FAIL_DELAY, no_delay as *const c_void) };
         assert_eq!(code, SUCCESS, "pam_set_item");
         self
     }
