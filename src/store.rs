@@ -63,6 +63,9 @@ const SCHEMA_VERSION: i64 = STEPS.len() as i64;
 /// Bytes of the write-ahead log beyond which it is folded into the file: about 100 pages.
 const WAL_LIMIT: u64 = 100 * 4_120;
 
+/// How often a store may be replaced just while it is opened: `repair` does so once.
+const REPLACED: u32 = 5;
+
 /// How long to wait where waiting is worth little.
 const BRIEFLY: Duration = Duration::from_millis(250);
 
@@ -127,7 +130,7 @@ impl Store {
     ///
     /// Any of [`StoreError`].
     pub fn open(path: &Path, lock_wait: Duration) -> Result<Store, StoreError> {
-        loop {
+        for _ in 0..REPLACED {
             let identity = match file::examine(path)? {
                 Some(identity) => identity,
                 None => {
@@ -139,6 +142,7 @@ impl Store {
                 return Ok(store);
             }
         }
+        Err(StoreError::Busy(path.to_owned()))
     }
 
     /// Opens the store at `path`; `None` if there is none yet.
@@ -147,12 +151,13 @@ impl Store {
     ///
     /// Any of [`StoreError`].
     pub fn open_existing(path: &Path, lock_wait: Duration) -> Result<Option<Store>, StoreError> {
-        while let Some(identity) = file::examine(path)? {
+        for _ in 0..REPLACED {
+            let Some(identity) = file::examine(path)? else { return Ok(None) };
             if let Some(store) = Store::connect(path, identity, lock_wait)? {
                 return Ok(Some(store));
             }
         }
-        Ok(None)
+        Err(StoreError::Busy(path.to_owned()))
     }
 
     /// Opens the file that was examined; `None` if another took its place in this moment. SQLite

@@ -206,6 +206,17 @@ fn a_sound_machine_and_faults_of_ours_are_told_apart() {
                 ],
             ),
             (
+                "a second factor behind the password",
+                &|_| {
+                    change(
+                        sshd,
+                        "@include common-auth",
+                        "@include common-auth\nauth required pam_google_authenticator.so",
+                    )
+                },
+                ["wrong", "sshd", "pam_google_authenticator.so asks for a second", "repeat=no"],
+            ),
+            (
                 "watching",
                 &|_| change(sshd, "pam_prefixquota.so", "pam_prefixquota.so enforcing=no"),
                 ["note", "sshd", "enforcing=no", "take that argument out"],

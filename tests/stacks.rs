@@ -173,6 +173,20 @@ fn enable_is_idempotent_and_disable_its_inverse_byte_for_byte() {
 }
 
 #[test]
+fn with_a_second_factor_repeats_are_counted() {
+    let dir = common::private_dir();
+    let stack = "auth include common\naccount required pam_unix.so\n";
+    fs::write(dir.path().join("sshd"), stack).unwrap();
+    let common = "auth required pam_unix.so\nauth required /lib/security/pam_oath.so window=3\n";
+    fs::write(dir.path().join("common"), common).unwrap();
+    done(dir.path(), &["enable", "sshd"]);
+    let enabled = fs::read_to_string(dir.path().join("sshd")).unwrap();
+    assert_eq!(enabled.matches("  pam_prefixquota.so repeat=no\n").count(), 2, "{enabled}");
+    done(dir.path(), &["disable", "sshd"]);
+    assert_eq!(fs::read_to_string(dir.path().join("sshd")).unwrap(), stack);
+}
+
+#[test]
 fn a_stack_that_would_refuse_everybody_is_not_made() {
     let dir = copied("debian-12");
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();

@@ -51,7 +51,8 @@ pub fn enable(pam_dir: &Path, service: &str, dry_run: bool) -> Result<Report, St
     let top = stack.raw.iter().take_while(is_header).count();
     let end =
         if stack.raw.first().is_some_and(|line| line.ends_with(b"\r\n")) { "\r\n" } else { "\n" };
-    let ours = KINDS.map(|kind| format!("{kind:<8} {CONTROL}  {MODULE}"));
+    let argument = stack.second_factor(pam_dir).map_or("", |_| " repeat=no");
+    let ours = KINDS.map(|kind| format!("{kind:<8} {CONTROL}  {MODULE}{argument}"));
     let added = std::iter::once(NOTE.to_owned()).chain(ours);
     let mut edit = keep(&stack);
     edit.splice(top..top, added.map(|line| (Change::Add, (line + end).into_bytes())));

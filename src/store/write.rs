@@ -102,10 +102,11 @@ impl<'s> Write<'s> {
             ],
         };
         let charge = || {
-            let meta = self.meta()?;
-            self.keep_policy(&meta, settings)?;
             self.remove("failure", judgement.strangers.faded())?;
             self.remove("familiar", judgement.familiar.faded())?;
+            // Behind that: rows that go are taken off the number of rows.
+            let meta = self.meta()?;
+            self.keep_policy(&meta, settings)?;
             let mut rows = Vec::new();
             for (row, count) in counts.into_iter().flatten() {
                 let is_new = count.is_none();

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use pam_prefixquota::config::{Config, Place, Settings};
+use pam_prefixquota::repeat::Repeat;
 
 use super::Finding;
 use super::program::find;
@@ -74,6 +75,14 @@ fn examine_stack(pam_dir: &Path, name: &str, stack: &Stack, settings: &Settings)
             found.push(Finding::wrong(name, what, format!("Expected: {CONTROL}")));
         }
         found.extend(examine_arguments(name, &at, line, settings));
+    }
+    if let (Some(factor), Some(auth)) = (stack.second_factor(pam_dir), stack.our("auth"))
+        && settings_of(auth).settings.repeat != Repeat::No
+    {
+        let what = format!("{file}: {factor} asks for a second factor, and repeat is not no");
+        let mend = "Add repeat=no to the module's auth line: guesses at the second factor come \
+                    with the same password, and would not be counted.";
+        found.push(Finding::wrong(name, what, mend));
     }
     if let (Some(auth), Some(account)) = (stack.our("auth"), stack.our("account")) {
         let store = |line: &Line| settings_of(line).settings.database;

@@ -1,5 +1,6 @@
 //! A PAM stack as libpam reads it, and where its modules are.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,17 @@ pub const CONTROL: &str = "[success=ok ignore=ignore module_unknown=ignore defau
 pub const MODULE: &str = "pam_prefixquota.so";
 /// Ends the name of the file that keeps a stack as it was without the module.
 pub const BACKUP: &str = ".prefixquota-backup";
+
+/// Modules that ask for a second secret behind the password.
+const SECOND_FACTORS: [&str; 7] = [
+    "pam_google_authenticator.so",
+    "pam_oath.so",
+    "pam_otpw.so",
+    "pam_yubico.so",
+    "pam_duo.so",
+    "pam_privacyidea.so",
+    "pam_linotp.so",
+];
 
 /// A stack is a page of text; more than this is something else. In bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -145,6 +157,19 @@ impl Stack {
     /// Whether a line that is not ours decides about `kind`, here or in an included file of `dir`.
     pub fn has_other(&self, dir: &Path, kind: &str) -> bool {
         self.any(dir, kind, MAX_DEPTH, &|line| !line.is_ours())
+    }
+
+    /// A module that asks for a second factor, here or in an included file of `dir`. Guesses at that
+    /// one come with the same password, which must not be taken for a wrong password again.
+    pub fn second_factor(&self, dir: &Path) -> Option<&'static str> {
+        let found = Cell::new(None);
+        let note = |line: &Line| {
+            let name = line.module.rsplit('/').next().unwrap_or_default();
+            found.set(SECOND_FACTORS.into_iter().find(|factor| *factor == name));
+            found.get().is_some()
+        };
+        self.any(dir, "auth", MAX_DEPTH, &note);
+        found.get()
     }
 
     /// Whether any line of `kind` is such, here or in an included file. A file that cannot be read
