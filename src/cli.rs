@@ -2,11 +2,13 @@
 //! or as JSON for programs.
 
 pub mod args;
+mod book;
 mod check;
 mod country;
 mod edit;
 mod known;
 mod pages;
+mod replay;
 mod rules;
 mod show;
 mod stacks;
@@ -69,9 +71,14 @@ pub fn run(args: &Args) -> Result<Report, String> {
     let context = || Context::new(args);
     match &args.command {
         Command::Status => show::status(&context()?),
-        Command::Check { address, user, all } => {
+        Command::Check { line: Some(line), .. } => {
+            Ok(replay::explain(&context()?, line.as_bytes()))
+        }
+        Command::Check { address, user, all, line: None } => {
+            let address = address.as_deref().unwrap_or_default();
             check::check(&context()?, address, user.as_deref(), *all)
         }
+        Command::Replay(options) => replay::replay(&context()?, options),
         Command::Top { limit } => show::top(&context()?, usize::from(*limit)),
         Command::List { prefix } => show::list(&context()?, prefix.as_deref()),
         Command::Policy => Ok(show::policy(&context()?)),
