@@ -1,5 +1,7 @@
 //! `replay --fit`: the smallest curve that would have refused few enough right logins.
 
+use std::ops::RangeInclusive;
+
 use pam_prefixquota::config::Settings;
 use pam_prefixquota::decide::Refusal;
 use pam_prefixquota::quota::Curve;
@@ -14,6 +16,9 @@ use crate::cli::table;
 const LEAST_BASE: u32 = 2;
 const MOST_BASE: u32 = 1_000_000;
 const MOST_GROWTH: u32 = 1_000;
+/// Of those, the ones that are tried.
+const GROWTHS: [u32; 19] =
+    [0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256, 512, 750, MOST_GROWTH];
 
 /// What a curve would have done.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +41,7 @@ pub struct Fit {
     found: Option<(Curve, Effect)>,
 }
 
-/// Looks for the curve with the least quota for the widest prefix, family by family: one of them
-/// says nothing about the other.
+/// Looks for the smallest curve, family by family: one of them says nothing about the other.
 ///
 /// # Errors
 ///
@@ -100,46 +104,49 @@ impl Trial<'_> {
         Ok(Some(effect))
     }
 
-    fn smallest(&self, mut curve: Curve, may: u64) -> Result<Option<(Curve, Effect)>, String> {
+    /// For each growth there is a least base. Of these curves, the one that lets through the fewest
+    /// guesses, and of equal ones that with the least base.
+    fn smallest(&self, curve: Curve, may: u64) -> Result<Option<(Curve, Effect)>, String> {
+        let steepest = Curve { growth: MOST_GROWTH, ..curve };
+        let Some((floor, _)) = self.least_base(steepest, LEAST_BASE..=MOST_BASE, may)? else {
+            return Ok(None);
+        };
         let mut best: Option<(Curve, Effect)> = None;
-        for growth in 0..=MOST_GROWTH {
-            curve = Curve { growth, base: LEAST_BASE, ..curve };
-            // The widest quota is the base and what the growth makes of it.
-            let least = curve.quota(curve.widest);
-            let most = match best {
-                Some((best, _)) => best.quota(best.widest).saturating_sub(least) + LEAST_BASE - 1,
-                None => MOST_BASE,
-            };
-            if best.is_some_and(|(best, _)| least >= best.quota(best.widest)) {
+        let mut most = MOST_BASE;
+        for growth in GROWTHS {
+            let curve = Curve { growth, ..curve };
+            let Some(found) = self.least_base(curve, floor.base..=most, may)? else { continue };
+            let weight = |(curve, effect): &(Curve, Effect)| (effect.let_through, curve.base);
+            most = found.0.base;
+            best = Some(best.filter(|best| weight(best) <= weight(&found)).unwrap_or(found));
+            // More growth would only let more through.
+            if most == floor.base {
                 break;
             }
-            best = self.least_base(curve, most, may)?.or(best);
         }
         Ok(best)
     }
 
-    /// The least base up to `most` with which a curve refuses few enough.
+    /// The least base with which a curve refuses few enough.
     fn least_base(
         &self,
         curve: Curve,
-        most: u32,
+        bases: RangeInclusive<u32>,
         may: u64,
     ) -> Result<Option<(Curve, Effect)>, String> {
         let with = |base| {
             let curve = Curve { base, ..curve };
             Ok::<_, String>(self.effect(curve, may)?.map(|effect| (curve, effect)))
         };
-        let (mut low, mut high) = (LEAST_BASE, LEAST_BASE);
+        let (mut low, most) = bases.into_inner();
+        let mut high = low;
         let mut found = with(high)?;
         while found.is_none() && high < most {
             low = high + 1;
             high = high.saturating_mul(2).min(most);
             found = with(high)?;
         }
-        if found.is_none() {
-            return Ok(None);
-        }
-        while low < high {
+        while low < high && found.is_some() {
             let middle = low + (high - low) / 2;
             match with(middle)? {
                 Some(better) => (found, high) = (Some(better), middle),

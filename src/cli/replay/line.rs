@@ -17,7 +17,7 @@ const WORDS: usize = 3;
 /// More than this no line repeats.
 pub const MOST_TIMES: u32 = 100_000;
 /// What a message may begin with, and no program is called.
-const LEVELS: [&[u8]; 6] = [b"error", b"fatal", b"warning", b"notice", b"info", b"debug"];
+const LEVELS: [&[u8]; 7] = [b"error", b"fatal", b"warning", b"notice", b"info", b"debug", b"err"];
 
 /// Without any of these no entry of a journal matters: who wrote it, or what pam_unix says.
 const MARKS: [&str; 6] =
@@ -57,7 +57,7 @@ impl<'l> Line<'l> {
     pub fn of(line: &'l [u8]) -> Line<'l> {
         let rest = without_priority(line.trim_ascii());
         let (stamp, rest) = match time::stamp(rest) {
-            Some((stamp, rest)) => (Some(stamp), rest.trim_ascii_start()),
+            Some((stamp, rest)) => (Some(stamp), without_facility(rest.trim_ascii_start())),
             None => (None, rest),
         };
         let found = match stamp {
@@ -137,10 +137,7 @@ fn header(mut text: &[u8], words: usize) -> Option<Header<'_>> {
     for _ in 0..words {
         text = text.trim_ascii_start();
         let (word, rest) = text.split_at_checked(memchr(b' ', text).unwrap_or(text.len()))?;
-        if is_facility(word) {
-            let rest = rest.trim_ascii_start();
-            text = time::stamp(rest).map_or(rest, |(_, rest)| rest);
-        } else if let Some((name, pid)) = name(word) {
+        if let Some((name, pid)) = name(word) {
             let message = rest.trim_ascii_start();
             return Some(Header { node, name, pid, whole: text, message });
         } else if word.iter().all(|byte| byte.is_ascii_alphanumeric() || b".:_<>-".contains(byte)) {
@@ -153,12 +150,18 @@ fn header(mut text: &[u8], words: usize) -> Option<Header<'_>> {
     None
 }
 
-/// `auth.info`, as some write it in front.
-fn is_facility(word: &[u8]) -> bool {
-    let word = word.strip_suffix(b":").unwrap_or(word);
-    let mut parts = word.splitn(2, |&byte| byte == b'.');
-    let is_one = parts.next().is_some_and(|facility| facility.starts_with(b"auth"));
-    is_one && parts.next().is_some_and(|level| LEVELS.contains(&level))
+/// Takes off `auth.info: `, as some write it behind the time, and the time that may follow again.
+fn without_facility(text: &[u8]) -> &[u8] {
+    let rest = text.strip_prefix(b"auth.").or_else(|| text.strip_prefix(b"authpriv."));
+    let Some((level, rest)) = rest.and_then(|rest| rest.split_at_checked(memchr(b':', rest)?))
+    else {
+        return text;
+    };
+    if !LEVELS.contains(&level) {
+        return text;
+    }
+    let rest = rest.strip_prefix(b":").unwrap_or(rest).trim_ascii_start();
+    time::stamp(rest).map_or(rest, |(_, rest)| rest.trim_ascii_start())
 }
 
 /// `sshd[812]:`, `sshd:` or `sshd[812]`.
