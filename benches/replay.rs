@@ -135,15 +135,27 @@ fn other() -> String {
 /// What sshd and pam_unix say of one guess, and now and then of a login.
 fn conversation(i: u32) -> String {
     let (pid, address) = (1_000 + i / 5 % 30_000, address(i / 5));
+    if (i / 5).is_multiple_of(20) {
+        let user = i / 100 % 400;
+        return match i % 5 {
+            0 => format!("sshd[{pid}]: Connection from {address} port 4242 on 192.0.2.1 port 22"),
+            1 => format!(
+                "sshd[{pid}]: Accepted password for user{user} from {address} port 4242 ssh2"
+            ),
+            2 => format!(
+                "sshd[{pid}]: pam_unix(sshd:session): session opened for user user{user}(uid=1000) by (uid=0)"
+            ),
+            3 => format!(
+                "sshd[{pid}]: Received disconnect from {address} port 4242:11: disconnected by user"
+            ),
+            _ => format!("sshd[{pid}]: pam_unix(sshd:session): session closed for user user{user}"),
+        };
+    }
     match i % 5 {
         0 => format!("sshd[{pid}]: Invalid user admin{} from {address} port 4242", i % 90),
         1 => format!("sshd[{pid}]: pam_unix(sshd:auth): check pass; user unknown"),
         2 => format!(
             "sshd[{pid}]: pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost={address} "
-        ),
-        3 if i % 100 == 3 => format!(
-            "sshd[{pid}]: Accepted password for user{} from {address} port 4242 ssh2",
-            i % 400
         ),
         3 => format!(
             "sshd[{pid}]: Failed password for invalid user admin{} from {address} port 4242 ssh2",

@@ -151,6 +151,21 @@ fn long_lines_and_bytes_that_are_no_text_are_passed_over() {
     assert_eq!((&json["lines"], &json["failures"]), (&19.into(), &10.into()));
 }
 
+/// 2024-01-15, in the winter after.
+#[test]
+fn a_log_without_years_ends_before_it_was_written() {
+    let lab = Lab::new();
+    let line = |day: &str| {
+        format!("{day} 10:00:00 web sshd[7]: Failed password for root from 192.0.2.7 port 4 ssh2\n")
+    };
+    let file = lab.file("auth.log", line("Nov 20") + &line("Jan 14"));
+    let written = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_705_276_800 + 86_400);
+    fs::File::options().write(true).open(&file).unwrap().set_modified(written).unwrap();
+    let json = lab.json(&["replay", &file]);
+    assert_eq!(json["first_unix_ms"], 1_700_474_400_000_i64, "2023-11-20");
+    assert_eq!(json["last_unix_ms"], 1_705_226_400_000_i64, "2024-01-14");
+}
+
 #[test]
 fn a_journal_is_a_log() {
     let lab = Lab::new();

@@ -178,12 +178,7 @@ impl Gatherer {
         if sign == Sign::Nothing && self.log.named.is_empty() {
             return None;
         }
-        let by = if line.program == Some(Program::PamUnix) {
-            Program::PamUnix
-        } else {
-            found.pattern.by
-        };
-        let family = self.family(by, line.service);
+        let family = self.family(found.pattern.by, line.service);
         let host = found.fields.host.unwrap_or_default();
         let source = self.source(host, line.service);
         let is_named = parse_host(host).is_none();
@@ -193,30 +188,31 @@ impl Gatherer {
             self.address(connection, source, rough(stamp, year));
         }
         let user = self.user(found.fields.user.unwrap_or_default());
-        let is_told = match sign {
-            Sign::Nothing => false,
+        let number = found.fields.number.unwrap_or(1).saturating_mul(line.times);
+        let times = match sign {
+            Sign::Failed(_) => number.min(MOST_TIMES),
+            Sign::Accepted(Means::PerMessage) => self.sender(connection, (source, user)),
+            Sign::Accepted(_) => line.times,
             Sign::Closed => {
                 self.senders.remove(&connection);
-                false
+                0
             }
-            // Each message of a connection tells of its one login.
-            Sign::Accepted(Means::PerMessage) if line.pid != 0 => {
-                self.senders.insert(connection, (source, user)) != Some((source, user))
-            }
-            Sign::Failed(_) | Sign::Accepted(_) => true,
+            Sign::Nothing => 0,
         };
-        let times = match sign {
-            Sign::Failed(_) => found.fields.number.unwrap_or(1).saturating_mul(line.times),
-            _ => 1,
-        };
-        let times = times.min(MOST_TIMES);
-        (is_told && times > 0).then(|| {
-            if is_named && family == Family::Ssh && line.pid != 0 {
-                let waiting = self.log.named.entry(connection).or_default();
-                waiting.push((self.told.sightings.len(), rough(stamp, year)));
-            }
-            self.keep(Sighting { at: 0, connection, source, user, times, sign, family, is_named })
-        })
+        if times == 0 {
+            return None;
+        }
+        if is_named && family == Family::Ssh && line.pid != 0 {
+            let waiting = self.log.named.entry(connection).or_default();
+            waiting.push((self.told.sightings.len(), rough(stamp, year)));
+        }
+        Some(self.keep(Sighting { at: 0, connection, source, user, times, sign, family, is_named }))
+    }
+
+    /// Each message of a connection tells of its one login: 1 for the first of them.
+    fn sender(&mut self, connection: Connection, sender: (u32, u32)) -> u32 {
+        let is_told = connection.1 != 0 && self.senders.insert(connection, sender) == Some(sender);
+        u32::from(!is_told)
     }
 
     /// What stands for more of the line before it.

@@ -7,7 +7,7 @@ use crate::cli::show::local_time;
 use crate::cli::shown_wait;
 
 /// The picture and the field inside, in pixels.
-const WIDTH: usize = 900;
+const WIDTH: usize = 980;
 const HEIGHT: usize = 330;
 const LEFT: usize = 70;
 const TOP: usize = 50;
