@@ -69,7 +69,7 @@ deps:  ## install what the build needs, if it is missing (Debian, as root)
 	@command -v $(CARGO) >/dev/null || { echo "Please install Rust 1.89 or newer: https://rustup.rs" >&2; exit 1; }
 
 test-deps: deps  ## install what the tests need besides, without starting any service
-	@tests/need.sh sshd:openssh-server ssh:openssh-client dovecot:dovecot-imapd \
+	@tests/need.sh sshd:openssh-server ssh:openssh-client dovecot:dovecot-imapd visudo:sudo \
 	    '/usr/lib*/dovecot/pop3:dovecot-pop3d' sqlite3:sqlite3 ip:iproute2 ps:procps \
 	    openssl:openssl readelf:binutils perl:perl-base shellcheck:shellcheck groff:groff-base
 

@@ -14,17 +14,20 @@
 static int wrong_password(int count, const struct pam_message **messages,
                           struct pam_response **responses, void *data)
 {
-    (void)data;
+    char guess[32];
+    snprintf(guess, sizeof guess, "guess %d", *(int *)data);
     *responses = calloc(count, sizeof **responses);
     for (int i = 0; i < count; i++)
         if (messages[i]->msg_style == PAM_PROMPT_ECHO_OFF)
-            (*responses)[i].resp = strdup("wrong");
+            (*responses)[i].resp = strdup(guess);
     return PAM_SUCCESS;
 }
 
-static int attempt(const char *confdir, const char *user, const char *service, const char *source)
+static int attempt(const char *confdir, const char *user, const char *service, const char *source,
+                   int number)
 {
-    struct pam_conv conversation = {wrong_password, NULL};
+    /* A new password each time: the same wrong one again would not be counted. */
+    struct pam_conv conversation = {wrong_password, &number};
     pam_handle_t *handle;
     if (pam_start_confdir(service, user, &conversation, confdir, &handle) != PAM_SUCCESS)
         return PAM_ABORT;
@@ -39,13 +42,13 @@ int main(int argc, char **argv)
     char service[64], source[64];
     if (argc != 3)
         return 2;
-    while (scanf("%63s %63s", service, source) == 2) {
+    for (int number = 0; scanf("%63s %63s", service, source) == 2; number++) {
         struct timespec start, end;
         int status;
         clock_gettime(CLOCK_MONOTONIC, &start);
         pid_t child = fork();
         if (child == 0)
-            _exit(attempt(argv[1], argv[2], service, source));
+            _exit(attempt(argv[1], argv[2], service, source, number));
         waitpid(child, &status, 0);
         clock_gettime(CLOCK_MONOTONIC, &end);
         long long seconds = end.tv_sec - start.tv_sec;

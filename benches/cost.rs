@@ -25,6 +25,8 @@ use std::time::{Duration, SystemTime};
 
 const ROUNDS: u32 = 400;
 const MANY_ROWS: u32 = 1_000_000;
+/// More than a /19 ever has: its quota of 1146 bounds it to 9088.
+const ROWS_OF_A_19: u32 = 10_000;
 const CROWDS: [usize; 2] = [50, 200];
 
 /// A user of every system: `pam_faillock` counts no user that does not exist.
@@ -54,6 +56,10 @@ fn costs(dir: &Path) {
     write_stack(confdir, "pam_deny", DENY);
     write_stack(confdir, "few", &(our_line(&few) + DENY));
     write_stack(confdir, "many", &(our_line(&many) + DENY));
+    let wide = subdir(dir, "wide").join("db");
+    let widest = "strict=yes ipv6_widest=19 ipv6_base=1000000";
+    let line = our_line(&wide).replace('\n', &format!(" {widest}\n"));
+    write_stack(confdir, "wide", &(line + DENY));
     write_stack(confdir, "faillock", &faillock_stack(&subdir(dir, "faillock")));
     write_stack(confdir, "abl", &abl_stack(&subdir(dir, "abl")));
     // Every system has it; without, libpam takes its time to complain.
@@ -66,13 +72,18 @@ fn costs(dir: &Path) {
         Candidate::new("many", Source::Stranger, AUTH_ERR),
         Candidate::new("faillock", Source::Stranger, AUTH_ERR),
         Candidate::new("abl", Source::Stranger, AUTH_ERR),
+        Candidate::new("wide", Source::Stranger, AUTH_ERR),
     ];
-    let [deny, exempt, charged, denied, charged_many, faillock, abl] = [0, 1, 2, 3, 4, 5, 6];
+    let [deny, exempt, charged, denied, charged_many, faillock, abl, charged_wide] =
+        [0, 1, 2, 3, 4, 5, 6, 7];
 
     let mut caller = Caller::start(dir, confdir);
     let mut rng = Rng(1);
     caller.attempt("many", EXHAUSTED); // makes the store
-    fill(&many, &mut rng);
+    fill(&many, MANY_ROWS, (0x2400_0000, 0xff_ffff), &mut rng);
+    caller.attempt("wide", EXHAUSTED);
+    // The attempts come from here, and each of them reads all of these.
+    fill(&wide, ROWS_OF_A_19, (0x2600_0000, 0x1fff), &mut rng);
     for _ in 0..2 {
         caller.attempt("few", EXHAUSTED);
     }
@@ -98,6 +109,7 @@ fn costs(dir: &Path) {
         ("charged / pam_deny", charged, deny, "at most 4"),
         ("denied by quota / pam_deny", denied, deny, "at most 3"),
         ("charged, 1000000 rows / charged, few rows", charged_many, charged, "at most 1.2"),
+        ("charged, 10000 rows in its /19, strict", charged_wide, charged, "-"),
         ("pam_faillock / pam_deny", faillock, deny, "-"),
         ("pam_abl / pam_deny", abl, deny, "-"),
         ("pam_abl / charged", abl, charged, "at least 8"),
@@ -114,8 +126,9 @@ fn races(dir: &Path) {
     for crowd in CROWDS {
         let line = our_line(&subdir(dir, &format!("crowd{crowd}")).join("db"));
         write_stack(confdir, "race", &format!("{line}auth required pam_unix.so nodelay\n"));
-        let answers = at_once(crowd, |_| {
-            let mut pam = Pam::start(confdir, "race", b"root", Some(b"wrong"));
+        let answers = at_once(crowd, |i| {
+            let password = format!("guess {i}");
+            let mut pam = Pam::start(confdir, "race", b"root", Some(password.as_bytes()));
             pam = pam.rhost(b"2a00::1");
             pam.authenticate()
         });
@@ -260,8 +273,8 @@ fn abl_stack(dir: &Path) -> String {
     format!("auth required pam_abl.so config={}\n{DENY}", settings.display())
 }
 
-/// Adds a million addresses, each in a /64 of its own, in other prefixes than the attempts.
-fn fill(database: &Path, rng: &mut Rng) {
+/// Adds addresses, each in a /64 of its own, in the /32s from `first` on, `bits` of which vary.
+fn fill(database: &Path, rows: u32, (first, bits): (u32, u32), rng: &mut Rng) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let now = i64::try_from(now.as_millis()).unwrap();
     let mut store = Connection::open(database).unwrap();
@@ -270,8 +283,8 @@ fn fill(database: &Path, rng: &mut Rng) {
         let mut insert = transaction
             .prepare("INSERT INTO failure (address, source, level, at) VALUES (?, ?, 1.0, ?)")
             .unwrap();
-        for _ in 0..MANY_ROWS {
-            let widest = 0x2400_0000 + (rng.next() as u32 & 0xff_ffff);
+        for _ in 0..rows {
+            let widest = first + (rng.next() as u32 & bits);
             let address = rng.address(widest);
             insert.execute((address.octets(), address.to_string(), now)).unwrap();
         }

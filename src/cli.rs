@@ -252,7 +252,14 @@ fn shown_wait(milliseconds: i64) -> String {
         ..=0 => "now".to_owned(),
         s @ 1..=119 => format!("{s}s"),
         s @ 120..=7_199 => format!("{}m", (s + 59) / 60),
-        s @ 7_200..=172_799 => format!("{}h {}m", s / 3_600, s % 3_600 / 60),
-        s => format!("{}d {}h", s / 86_400, s % 86_400 / 3_600),
+        s @ 7_200..=172_799 => two_units(s / 3_600, 'h', s % 3_600 / 60, 'm'),
+        s => two_units(s / 86_400, 'd', s % 86_400 / 3_600, 'h'),
+    }
+}
+
+fn two_units(number: i64, unit: char, rest: i64, rest_unit: char) -> String {
+    match rest {
+        0 => format!("{number}{unit}"),
+        _ => format!("{number}{unit} {rest}{rest_unit}"),
     }
 }

@@ -4,6 +4,7 @@
 //! commented example file come from there. A wrong line never stops the module: it is reported,
 //! skipped, and the rest is kept. The command refuses to go on.
 
+mod kind;
 mod table;
 
 use std::fmt;
@@ -16,10 +17,12 @@ use crate::count::Pace;
 use crate::country::Country;
 use crate::login::Tier;
 use crate::quota::{Curve, Multiple, Quotas};
+use crate::repeat::Repeat;
 use crate::rules::{Action, Rules};
 use crate::source::Family;
 
-pub use table::{SETTINGS, Setting, example, parse_duration, parse_rule};
+pub use kind::{parse_duration, parse_rule};
+pub use table::{SETTINGS, Setting, example};
 
 /// Where the settings are unless `config=FILE` or `--config FILE` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/security/prefixquota.conf";
@@ -61,7 +64,7 @@ pub struct Settings {
     pub known_wide_quota: u32,
     pub known_half_life: i64,
     pub known_for: i64,
-    pub repeat: bool,
+    pub repeat: Repeat,
     pub repeat_for: i64,
     pub stranger_quota: Option<Rate>,
     pub max_rows: u32,
@@ -76,8 +79,8 @@ pub struct Rate {
     pub half_life: i64,
 }
 
-/// The half-lives of `strict = yes`, in milliseconds.
-const STRICT: (i64, i64) = (30 * 60 * 1_000, 24 * 60 * 60 * 1_000);
+/// The half-life with `strict = yes`, in milliseconds.
+const STRICT_HALF_LIFE: i64 = 30 * 60 * 1_000;
 
 impl Settings {
     /// The curve of one family.
@@ -95,9 +98,8 @@ impl Settings {
 
     /// What time means for the counts of prefixes.
     pub fn pace(&self) -> Pace {
-        let (half_life, slow) =
-            if self.strict { (STRICT.0, Some(STRICT.1)) } else { (self.half_life, None) };
-        Pace { half_life, slow, settle: self.settle }
+        let half_life = if self.strict { STRICT_HALF_LIFE } else { self.half_life };
+        Pace { half_life, strict: self.strict, settle: self.settle }
     }
 
     /// How many failures a user may have at a known place.
@@ -110,14 +112,14 @@ impl Settings {
 
     /// What time means for the counts of known places.
     pub fn known_pace(&self) -> Pace {
-        Pace { half_life: self.known_half_life, slow: None, settle: self.settle }
+        Pace { half_life: self.known_half_life, strict: false, settle: self.settle }
     }
 
     /// What all strangers together may fail for one user, and how that fades; `None` if they are
     /// not counted by user.
     pub fn elsewhere(&self) -> Option<(u32, Pace)> {
         let Rate { quota, half_life } = self.stranger_quota?;
-        Some((quota, Pace { half_life, slow: None, settle: self.settle }))
+        Some((quota, Pace { half_life, strict: false, settle: self.settle }))
     }
 
     /// The rules that stand in the settings.
@@ -166,7 +168,7 @@ impl Settings {
             known_wide_quota: 0,
             known_half_life: 0,
             known_for: 0,
-            repeat: false,
+            repeat: Repeat::No,
             repeat_for: 0,
             stranger_quota: None,
             max_rows: 0,

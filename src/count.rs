@@ -12,13 +12,18 @@ pub const CLOCK_SLACK: i64 = 1_000;
 /// in 1970, and its counts must not be taken to be from the future.
 const CLOCK_IS_SET: i64 = 1_735_689_600_000;
 
+/// Whether the clock shows a time that can be.
+pub fn is_set(now: i64) -> bool {
+    now >= CLOCK_IS_SET
+}
+
 /// What time means for a count, from the settings. All in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// After this time half of a count is left.
     pub half_life: i64,
-    /// The half-life of the second, slow count of `strict = yes`.
-    pub slow: Option<i64>,
+    /// Whether the second, slow count is looked at as well: `strict = yes`.
+    pub strict: bool,
     /// How long an attempt may still turn out to be a right password.
     pub settle: i64,
 }
@@ -28,12 +33,20 @@ pub struct Pace {
 /// (1735 a day), and an honest mistake is forgotten in half an hour.
 pub const SLOW_TIMES: u32 = 4;
 
+/// The half-life of the slow count, in milliseconds. It is kept without `strict` too, so that a
+/// service without it does not wipe the counts of one that has it.
+pub const SLOW_HALF_LIFE: i64 = 24 * 60 * 60 * 1_000;
+
+/// A slow count below this is forgotten. Higher than [`FADED`], because it lasts so long: single
+/// failures go after six days, and a prefix can be guessed at 2 % faster at most.
+pub const SLOW_FADED: f64 = 1.0 / 64.0;
+
 /// Failures of one address, one known place or one user's strangers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Count {
     /// Decayed count as of `at`.
     pub level: f64,
-    /// The same with the slow half-life; 0 unless `strict = yes`.
+    /// The same with the slow half-life.
     pub slow: f64,
     /// When the last attempt was charged, Unix milliseconds.
     pub at: i64,
@@ -56,8 +69,8 @@ impl Count {
     }
 
     /// What is left of the slow count at `now`.
-    pub fn slow_left(&self, now: i64, pace: Pace) -> f64 {
-        pace.slow.map_or(0.0, |half_life| decay::remaining(self.slow, self.at, now, half_life))
+    pub fn slow_left(&self, now: i64) -> f64 {
+        decay::remaining(self.slow, self.at, now, SLOW_HALF_LIFE)
     }
 
     /// How much of it may still be refunded.
@@ -67,20 +80,20 @@ impl Count {
 
     /// Whether it may be forgotten.
     pub fn is_faded(&self, now: i64, pace: Pace) -> bool {
-        self.left(now, pace) < FADED && self.slow_left(now, pace) < FADED
+        self.left(now, pace) < FADED && (!pace.strict || self.slow_left(now) < SLOW_FADED)
     }
 
     /// Whether it claims to be from the future: the clock was set back, and without mending the
     /// count would not decay until the clock catches up.
     pub fn is_ahead(&self, now: i64) -> bool {
-        now >= CLOCK_IS_SET && self.at > now.saturating_add(CLOCK_SLACK)
+        is_set(now) && self.at > now.saturating_add(CLOCK_SLACK)
     }
 
     /// With one charge more.
     pub fn charged(&self, now: i64, pace: Pace) -> Count {
         Count {
             level: self.left(now, pace) + 1.0,
-            slow: pace.slow.map_or(0.0, |_| self.slow_left(now, pace) + 1.0),
+            slow: self.slow_left(now) + 1.0,
             at: now,
             since: self.since,
             open: self.open.charged(now, pace.settle),
@@ -92,7 +105,7 @@ impl Count {
         let part = |half_life| decay::remaining(1.0, at, self.at, half_life);
         Count {
             level: (self.level - part(pace.half_life)).max(0.0),
-            slow: (self.slow - pace.slow.map_or(0.0, part)).max(0.0),
+            slow: (self.slow - part(SLOW_HALF_LIFE)).max(0.0),
             ..self.settled(at, pace)
         }
     }

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use crate::config::Settings;
-use crate::count::{Count, Failures, Pace, SLOW_TIMES};
+use crate::count::{Count, Failures, Pace, SLOW_HALF_LIFE, SLOW_TIMES};
 use crate::country::Country;
 use crate::decay;
 use crate::login::{Known, Login, Tier};
@@ -57,7 +57,7 @@ pub enum Refusal {
     Country(Country),
     /// A covering prefix is full; of several, the one that takes longest to have room.
     Full(Standing),
-    /// The user's count at a known place is full, and strangers would wait longer.
+    /// The user's count at a known place is full, and a stranger would wait longer.
     Known(Standing),
     /// Too many strangers failed for this user. The prefix is that of the source alone.
     Elsewhere(Standing),
@@ -138,7 +138,7 @@ pub fn judge(
     let (pace, quotas) = (settings.pace(), settings.quotas(source.family()));
     let strangers = Tally::new(source, &records.strangers, now, pace);
     let familiar = Tally::new(source, &records.familiar, now, pace);
-    let known = known_place(&records.known, now, settings.known_for);
+    let known = known_place(&records.known, now, settings);
 
     let mut for_stranger = room_of(source, &strangers, &quotas, pace);
     if let (Some(count), Some((quota, pace))) = (&records.elsewhere, settings.elsewhere()) {
@@ -186,9 +186,13 @@ pub fn judge(
 }
 
 /// The known place that decides: the nearest of those where the user was seen lately.
-pub fn known_place(places: &[Known], now: i64, known_for: i64) -> Option<Known> {
-    let recent = places.iter().filter(|known| now.saturating_sub(known.seen) < known_for);
-    recent.min_by_key(|known| known.place.tier == Tier::Wide).copied()
+pub fn known_place(places: &[Known], now: i64, settings: &Settings) -> Option<Known> {
+    let counts = |known: &&Known| {
+        let is_recent = now.saturating_sub(known.seen) < settings.known_for;
+        is_recent && settings.known_quota(known.place.tier) > 0
+    };
+    let known = places.iter().filter(counts);
+    known.min_by_key(|known| known.place.tier == Tier::Wide).copied()
 }
 
 /// Every covering prefix with its count, widest first.
@@ -208,8 +212,8 @@ pub fn standings<'a>(
 pub fn standing(prefix: IpNet, count: f64, slow: f64, quota: u32, pace: Pace) -> Standing {
     let wait = decay::wait(count, quota, pace.half_life);
     let slow_quota = quota.saturating_mul(SLOW_TIMES);
-    let slow_wait = pace.slow.map_or(0, |half_life| decay::wait(slow, slow_quota, half_life));
-    if slow_wait > wait {
+    let slow_wait = decay::wait(slow, slow_quota, SLOW_HALF_LIFE);
+    if pace.strict && slow_wait > wait {
         Standing { prefix, count: slow, quota: slow_quota, wait: slow_wait }
     } else {
         Standing { prefix, count, quota, wait }

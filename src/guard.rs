@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::Settings;
 use crate::country::{Country, country_of, is_denied};
 use crate::decide::{self, Judgement, Records, Refusal, Verdict};
-use crate::login::Login;
-use crate::repeat::{Guess, Mark};
+use crate::login::{Known, Login};
+use crate::repeat::{Guess, Mark, Repeat};
 use crate::rules::{self, Kind, RuleId, Ruled, Rules};
 use crate::store::{Reader, Store, StoreError, Ticket, Write};
 
@@ -38,6 +38,9 @@ impl Clock for SystemClock {
 /// for a mail client that opens five connections, and soon long enough for five hundred waiters.
 const FIRST_PAUSE: i64 = 20;
 const LONGEST_PAUSE: i64 = 200;
+
+/// A place that was seen less than so long ago need not be seen again, in milliseconds.
+const FRESH: i64 = 60 * 60 * 1_000;
 
 /// What became of an attempt.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,8 +120,10 @@ impl<'a> Guard<'a> {
             Err(error) => problem = Some(error.to_string()),
         }
         let records = match decide::by_rule(&ruled) {
-            Some(_) => Records::default(),
-            None => reader.records(login, self.settings, now)?,
+            Some(Verdict::Exempt(_)) => Records::default(),
+            Some(_) if ruled.grant.is_none() => Records::default(),
+            // What a grant lets in is counted.
+            _ => reader.records(login, self.settings, now)?,
         };
         let judgement = decide::judge(login, &ruled, &records, self.settings, now);
         Ok(Judgement { problem, ..judgement })
@@ -222,6 +227,9 @@ impl<'a> Guard<'a> {
         login: &Login,
         pass: &Pass,
     ) -> Result<Result<(), Refusal>, StoreError> {
+        if pass.ticket.is_none() && pass.spends.is_none() {
+            return if pass.exempt { Ok(Ok(())) } else { self.learn(store, login).map(Ok) };
+        }
         let write = store.begin()?;
         let now = self.clock.now();
         if let Some(ticket) = &pass.ticket {
@@ -236,6 +244,37 @@ impl<'a> Guard<'a> {
         }
         write.commit()?;
         Ok(used_up.map_or(Ok(()), Err))
+    }
+
+    /// Learns the place of a login that has nothing else to settle. It is not kept waiting: what is
+    /// not learnt now is learnt the next time.
+    fn learn(&self, store: &mut Store, login: &Login) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let places = login.places().map_or(0, |places| places.len());
+        let known = store.reader().known(login)?;
+        let is_fresh = |known: &Known| (0..FRESH).contains(&now.saturating_sub(known.seen));
+        if known.iter().filter(|known| is_fresh(known)).count() == places {
+            return Ok(());
+        }
+        match store.begin_briefly() {
+            Ok(write) => {
+                write.learn(login, now, self.settings)?;
+                write.commit()
+            }
+            Err(StoreError::Busy(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a rule exempts `login`.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be used.
+    pub fn is_exempt(&self, store: &Store, login: &Login) -> Result<bool, StoreError> {
+        let stored = store.reader().rules(&login.source)?;
+        let ruled = rules::decide(login, self.rules, &stored, self.clock.now());
+        Ok(matches!(decide::by_rule(&ruled), Some(Verdict::Exempt(_))))
     }
 
     /// Charges an attempt once more whose refund turns out to have been wrong. It was admitted
@@ -273,7 +312,8 @@ impl<'a> Guard<'a> {
             Verdict::Admit(lane, spends) => {
                 let by_grant = spends.as_ref().is_some_and(|rule| rule.kind == Kind::Grant);
                 let mark = self.mark(&write, login, guess)?;
-                let ticket = if !by_grant && self.is_repeat(&write, mark, guess, now)? {
+                let may_repeat = !by_grant && self.settings.repeat.holds(lane);
+                let ticket = if may_repeat && self.is_repeat(&write, mark, guess, now)? {
                     None
                 } else {
                     let lane = (lane, spends.as_ref());
@@ -294,7 +334,9 @@ impl<'a> Guard<'a> {
         login: &Login,
         guess: Option<Guess<'_>>,
     ) -> Result<Option<Mark>, StoreError> {
-        let Some(guess) = guess.filter(|_| self.settings.repeat) else { return Ok(None) };
+        let Some(guess) = guess.filter(|_| self.settings.repeat != Repeat::No) else {
+            return Ok(None);
+        };
         let secret = write.secret()?;
         Ok(secret.and_then(|secret| Mark::of(&secret, login, guess.password)))
     }

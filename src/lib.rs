@@ -9,22 +9,27 @@
 //!
 //! * An attempt is **charged before** the password is checked, in one transaction with the test
 //!   ([`guard::Guard::admit`]), so that parallel guesses cannot race past a quota. A right
-//!   password refunds exactly that charge ([`guard::Guard::refund`]) and nothing else.
+//!   password takes back exactly that charge ([`guard::Guard::succeed`]) and nothing else.
 //! * It is admitted when every covering prefix has room for one failure more
-//!   ([`decide::by_count`]). An attempt that is refused is not counted and writes nothing, so one
+//!   ([`decide::judge`]). An attempt that is refused is not counted and writes nothing, so one
 //!   address can never keep its neighbours out.
 //! * Counts decay with one half-life for all lengths ([`decay`]): a prefix always has exactly the
 //!   sum of its halves. The store keeps one row for each failing address ([`store`]); all lengths
-//!   come from one range scan ([`decide::Tally`]).
+//!   come from one range scan ([`tally::Tally`]).
 //! * Attempts that are still open (charged a moment ago, and perhaps right) never deny another:
 //!   it waits for them ([`decide::Verdict::Wait`]).
+//! * A success teaches the place that the user came from. There he is held against a **count of
+//!   his own** ([`login::Known`]), which strangers cannot fill: else an attack that fills the /32
+//!   of a provider would lock out its customers.
+//! * [`rules`] and grants decide before the counts; [`country`] after every rule about a prefix.
+//!   The same wrong password again is let through uncharged ([`repeat`]).
 //!
 //! # The parts
 //!
-//! Pure, no I/O and no clock: [`source`], [`quota`], [`decay`], [`rules`], [`decide`], [`config`]
-//! (which reads one file). Around it: [`store`] (SQLite), [`guard`] (the one sequence that the
-//! module and the command use), [`country`] (a second SQLite file, of which one row is read), and
-//! the PAM hooks.
+//! Pure, no I/O and no clock: [`source`], [`login`], [`quota`], [`decay`], [`count`], [`tally`],
+//! [`rules`], [`repeat`], [`decide`], [`config`] (which reads one file). Around it: [`store`]
+//! (SQLite), [`country`] (a file that the command imports), [`guard`] (the one sequence that the
+//! module and the command use), and the PAM hooks.
 #![deny(unsafe_code)]
 
 pub mod config;

@@ -71,11 +71,16 @@ impl Quotas<'_> {
     /// else ten times the quota of one address would be stopped by the /31 around it, and a full
     /// shared prefix would shut its neighbours out.
     pub fn of(&self, prefix: IpNet) -> u32 {
-        let own = self.curve.quota(prefix.prefix_len()).saturating_mul(self.times(&prefix));
+        let own = self.inside(&prefix, prefix.prefix_len());
         let inside = self.multiples.iter().filter(|shared| {
             shared.prefix.prefix_len() > prefix.prefix_len() && prefix.contains(&shared.prefix)
         });
         inside.fold(own, |quota, shared| quota.saturating_add(self.more(shared)))
+    }
+
+    /// The quota of a prefix of `length` bits inside `prefix`, where no other shared prefix is near.
+    pub fn inside(&self, prefix: &IpNet, length: u8) -> u32 {
+        self.curve.quota(length).saturating_mul(self.times(prefix))
     }
 
     /// How many times the quota of the curve a prefix has.

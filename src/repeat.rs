@@ -7,13 +7,23 @@
 //!
 //! A thief of the store has the key as well, and may try whole dictionaries against a tag. Of a
 //! million passwords fifteen match any tag by chance, of a billion fifteen thousand: he can rule
-//! passwords out, but never confirm one. The same holds for names, which people mistake for the
-//! password field: name and place together only choose one of 65536 slots. A tag is that of a
-//! wrong password anyway; a right one takes its own away. To an attacker a slot full of tags is
-//! one free guess in 8192, which he cannot aim at.
+//! passwords out, but not confirm one. The tag is the same at every place, or two places would be
+//! 32 bits. (Several wrong passwords that are alike, as mistypings of one, tell more about that one
+//! than a single tag does.) The same holds for names, which people mistake for the password field:
+//! name and place together only choose one of 65536 slots. A tag is that of a wrong password
+//! anyway; a right one takes its own away, and all are overwritten in time. To an attacker a slot
+//! full of tags is one free guess in 8192, which he cannot aim at.
+//!
+//! # What it gives away
+//!
+//! A login can fail behind a right password: at a second factor. Guesses at that one then come with
+//! the same password, so such a stack needs `repeat = no`. And since sshd's junk is counted each
+//! time, a stranger who repeats a password can tell a user whom sshd knows from one whom it does
+//! not; `repeat = known` tells him nothing.
 
 use hmac_sha256::HMAC;
 
+use crate::decide::Lane;
 use crate::login::{Login, Tier};
 
 /// How many wrong passwords a slot remembers.
@@ -24,6 +34,40 @@ const ENTRY: usize = 2 + 8;
 /// What sshd checks in place of the password of a user whom it has refused already (`fake_password`
 /// in auth.c), repeated to the length of what was typed.
 const SSHD_JUNK: &[u8] = b"\x08\n\r\x7fINCORRECT";
+
+/// Where a wrong password that comes again is let through without a charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// Nowhere.
+    No,
+    /// At places that the user is known to come from.
+    Known,
+    /// Wherever there is room.
+    Yes,
+}
+
+impl Repeat {
+    /// All of them, for whoever reads one by its name.
+    pub const ALL: [Repeat; 3] = [Repeat::No, Repeat::Known, Repeat::Yes];
+
+    /// As it stands in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Repeat::No => "no",
+            Repeat::Known => "known",
+            Repeat::Yes => "yes",
+        }
+    }
+
+    /// Whether it holds in this lane.
+    pub fn holds(self, lane: Lane) -> bool {
+        match self {
+            Repeat::No => false,
+            Repeat::Known => lane != Lane::Stranger,
+            Repeat::Yes => true,
+        }
+    }
+}
 
 /// A password that was just given.
 #[derive(Clone, Copy)]
@@ -51,8 +95,9 @@ impl Mark {
             return None;
         }
         let prefix = login.source.prefix(Tier::Near.length(login.source.family())).to_string();
-        let hash = |parts: &[&[u8]]| {
+        let hash = |what: &[u8], parts: &[&[u8]]| {
             let mut hash = HMAC::new(secret);
+            hash.update(what);
             for part in parts {
                 // With its length: no two lists of parts are the same text.
                 hash.update((part.len() as u64).to_be_bytes());
@@ -62,7 +107,7 @@ impl Mark {
             u16::from_be_bytes([first, second])
         };
         let (place, user) = (prefix.as_bytes(), login.user.as_slice());
-        Some(Mark { slot: hash(&[place, user]), tag: hash(&[place, user, password]) })
+        Some(Mark { slot: hash(b"slot", &[place, user]), tag: hash(b"tag", &[user, password]) })
     }
 }
 

@@ -128,11 +128,24 @@ impl StoredRule {
         in_time && self.uses != Some(0) && (self.id.kind != Kind::Grant || self.tries < bears)
     }
 
-    fn action(&self) -> Option<Action> {
+    /// What a rule does that is no grant.
+    pub fn action(&self) -> Option<Action> {
         match self.id.kind {
             Kind::Rule(action) => Some(action),
             Kind::Grant => None,
         }
+    }
+
+    /// With what another grant for the same adds: two people behind one address may both have asked
+    /// for one. Of rules the new one takes the place of the old.
+    pub fn joined(&self, old: &StoredRule) -> StoredRule {
+        let mut joined = self.clone();
+        if self.id.kind == Kind::Grant {
+            joined.until = self.until.zip(old.until).map(|(new, old)| new.max(old));
+            joined.uses = self.uses.zip(old.uses).map(|(new, old)| new.saturating_add(old));
+            joined.tries = old.tries;
+        }
+        joined
     }
 
     fn grants(&self, login: &Login) -> bool {

@@ -41,6 +41,9 @@ const SCHEMA_VERSION: i64 = STEPS.len() as i64;
 /// Bytes of the write-ahead log beyond which it is folded into the file: about 100 pages.
 const WAL_LIMIT: u64 = 100 * 4_120;
 
+/// How long to wait where waiting is worth little.
+const BRIEFLY: Duration = Duration::from_millis(250);
+
 /// Why the store cannot be used. `Display` is one sentence that names the file.
 #[derive(Debug)]
 pub enum StoreError {
@@ -160,6 +163,16 @@ impl Store {
         // Only the wait for the lock counts, not what is done under it.
         self.patience = self.patience.saturating_sub(started.elapsed());
         Ok(Write::new(begun.map_err(|error| from_sqlite(path, error))?, path))
+    }
+
+    /// The same for what can as well be done another time: waits a quarter of a second at most.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`], [`StoreError::Sqlite`].
+    pub fn begin_briefly(&mut self) -> Result<Write<'_>, StoreError> {
+        self.patience = self.patience.min(BRIEFLY);
+        self.begin()
     }
 
     /// Folds the write-ahead log into the file when it has grown. Whoever cannot have the file for

@@ -9,6 +9,7 @@ use ::pam::items::AuthTok;
 use ::pam::module::PamHandle;
 use zeroize::Zeroizing;
 
+use crate::decide::Refusal;
 use crate::guard::Pass;
 use crate::store::Ticket;
 
@@ -39,6 +40,8 @@ pub struct Attempt {
     pub pass: Cell<Option<Pass>>,
     /// After a success.
     pub done: Cell<Option<Done>>,
+    /// After a success that was refused, since the rule had no use left.
+    pub refused: Cell<Option<Refusal>>,
     /// The user as he was when the attempt was judged: modules behind may give another name.
     pub user: Vec<u8>,
     /// Whether this module was the first of its stack to ask for the password.
@@ -141,9 +144,10 @@ impl PamExt for PamHandle {
 }
 
 /// Names of module data are shared by all modules of a transaction, and after an upgrade two
-/// versions of this one may be in the same process: the version keeps their types apart.
+/// versions of this one may be in the same process: what they were built from keeps their types
+/// apart.
 fn data_name(name: &str) -> String {
-    format!("pam_prefixquota-{}:{name}", env!("CARGO_PKG_VERSION"))
+    format!("pam_prefixquota-{}:{name}", env!("PREFIXQUOTA_SOURCES"))
 }
 
 /// Runs `work` with SIGXFSZ held back: where the file size is limited (RLIMIT_FSIZE), writing to the

@@ -10,7 +10,7 @@ use crate::source::Source;
 pub struct Sum {
     /// Failures, decayed to now.
     pub count: f64,
-    /// The same with the slow half-life of `strict = yes`.
+    /// The same with the slow half-life.
     pub slow: f64,
     /// How many of them may still be refunded.
     pub young: f64,
@@ -66,7 +66,7 @@ impl Tally {
         if let Some(sum) = self.sums.get_mut(usize::from(shared)) {
             *sum = sum.plus(Sum {
                 count: row.count.left(now, pace),
-                slow: row.count.slow_left(now, pace),
+                slow: row.count.slow_left(now),
                 young: row.count.young(now, pace),
             });
         }

@@ -25,9 +25,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::lab::{self, Lab};
-use common::store::{TestClock, is_charged, stranger};
-use pam_prefixquota::config::Settings;
-use pam_prefixquota::guard::{Clock, Guard, SystemClock};
+use common::mmdb::Mmdb;
+use common::store::{TestClock, is_charged, login, stranger};
+use pam_prefixquota::config::{Config, SETTINGS, Settings};
+use pam_prefixquota::guard::{Clock, Guard, Pass, SystemClock};
 use pam_prefixquota::source::{parse_host, parse_prefix};
 use pam_prefixquota::store::Store;
 
@@ -42,6 +43,30 @@ fn readme_shows_what_happens() {
     let Some(lab) = lab::enter("readme_shows_what_happens", &[SQLITE3]) else { return };
     let done = run_all(&lab, "README.md", include_str!("../README.md"));
     assert!(done >= 4, "README.md: only {done} commands were found");
+}
+
+#[test]
+fn settings_that_the_documents_show_are_understood() {
+    let dir = common::private_dir();
+    let file = dir.path().join("settings");
+    let mut found = 0;
+    for text in [include_str!("../README.md"), include_str!("../pam.d-examples/README.md")] {
+        // `key = value` lines and nothing else: neither commands nor stacks.
+        let blocks = blocks(text).into_iter().filter(|block| {
+            let is_setting = |line: &str| {
+                SETTINGS.iter().any(|s| line.starts_with(s.name) && line.contains('='))
+            };
+            !block.is_empty() && block.iter().all(|(_, line)| is_setting(line))
+        });
+        for block in blocks {
+            let lines: Vec<&str> = block.iter().map(|(_, line)| *line).collect();
+            fs::write(&file, lines.join("\n")).unwrap();
+            let problems = Config::load(Some(&file), &[]).problems;
+            assert!(problems.is_empty(), "{lines:?}: {problems:?}");
+            found += 1;
+        }
+    }
+    assert!(found >= 1, "no settings were found");
 }
 
 #[test]
@@ -215,7 +240,8 @@ fn loose_word(word: &str) -> String {
 }
 
 /// Makes the machine that the documents speak of: the command is installed, sshd and Dovecot have
-/// their stacks, and an attack from random addresses has filled 2001:db8::/32.
+/// their stacks, alice has logged in from 2001:db8:cafe:1::/64, a file with countries is in the
+/// working directory, and an attack from random addresses has filled 2001:db8::/32.
 fn prepare(lab: &Lab) {
     let bin = lab.dir().join("bin");
     fs::create_dir(&bin).unwrap();
@@ -227,7 +253,21 @@ fn prepare(lab: &Lab) {
     for service in ["sshd", "dovecot"] {
         lab.etc(&format!("pam.d/{service}"), "@include common-auth\n@include common-account\n");
     }
+    let networks = [("192.0.2.0/24", "KP"), ("2001:db8::/32", "DE"), ("198.51.100.0/24", "DE")];
+    let mut countries = Mmdb::of(6, 24, &networks);
+    countries.database_type = "GeoLite2-Country".to_owned();
+    fs::write(lab.dir().join("home/GeoLite2-Country.mmdb"), countries.write()).unwrap();
+    log_in("alice", "2001:db8:cafe:1::5");
     attack();
+}
+
+/// A login with a key.
+fn log_in(user: &str, address: &str) {
+    let settings = Settings::default();
+    let rules = settings.rules();
+    let mut store = Store::open(&settings.database, Duration::from_secs(5)).unwrap();
+    let guard = Guard::new(&settings, &rules, &SystemClock);
+    guard.succeed(&mut store, &login(user, address), &Pass::default()).unwrap().unwrap();
 }
 
 /// The addresses that failed, beside those of the /32.

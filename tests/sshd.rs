@@ -7,17 +7,14 @@ mod common;
 
 use std::net::Ipv6Addr;
 
+use common::lab::bulk::{BULK, guesses_that_reach_the_check};
 use common::lab::client::Outcome;
 use common::lab::sshd::{INTERACTIVE, PASSWORD, Sshd};
 use common::lab::{self, Lab, MATE, RIGHT, SSHD, USER, await_until, wrong};
-use common::pam::{self, Pam, guess};
 
 const SOURCE: &str = "2001:db8:1:2::3";
 /// In the same /64 as `SOURCE`.
 const NEIGHBOUR: &str = "2001:db8:1:2:aaaa::3";
-
-/// The bulk of an attack is done in moments: nobody waits for open charges, and nothing decays.
-const BULK: &str = "settle=0s half_life=36500d";
 
 #[test]
 fn password_guesses_from_one_address() {
@@ -61,7 +58,7 @@ fn two_guesses_close_one_address(lab: &Lab, method: &str) -> Outcome {
 fn hopping_over_a_64() {
     let Some(lab) = lab::enter("hopping_over_a_64", &[SSHD]) else { return };
     // Every half of the /64, every quarter, ... gets its even share of the guesses.
-    let reached = guesses_that_reach_the_check(&lab, 100, |i| {
+    let reached = guesses_that_reach_the_check(&lab, USER, 100, |i| {
         Ipv6Addr::from_bits(0x2001_0db8_0001_0002_u128 << 64 | u128::from(i.reverse_bits()))
     });
     assert_eq!(reached, 66, "guesses from one /64 that reached the password check");
@@ -77,7 +74,7 @@ fn hopping_over_a_64() {
 #[test]
 fn hopping_over_a_32() {
     let Some(lab) = lab::enter("hopping_over_a_32", &[SSHD]) else { return };
-    let reached = guesses_that_reach_the_check(&lab, 700, |i| {
+    let reached = guesses_that_reach_the_check(&lab, USER, 700, |i| {
         Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | u128::from(i.reverse_bits()) << 32 | 1)
     });
     assert_eq!(reached, 626, "guesses from one /32 that reached the password check");
@@ -188,26 +185,4 @@ fn guess_twice(lab: &Lab, sshd: &Sshd<'_>, method: &str) {
         sshd.login(SOURCE, USER, method, &wrong()).expect_refused("a wrong password");
     }
     assert_eq!(lab.wrong_passwords("sshd", SOURCE), 2, "guesses that reached pam_unix");
-}
-
-/// Makes `guesses` guesses, each from an `address` of its own. sshd would need minutes for them,
-/// so they go straight through libpam, into the same store.
-fn guesses_that_reach_the_check(
-    lab: &Lab,
-    guesses: u64,
-    address: impl Fn(u64) -> Ipv6Addr,
-) -> usize {
-    let stack = pam::stack(&format!("{} {BULK}", lab.arguments()), "perm_denied");
-    lab.etc("pam.d/bulk", &stack);
-    let confdir = lab.dir().join("etc/pam.d");
-    let verdicts = (0..guesses).map(|i| {
-        let rhost = address(i).to_string();
-        let mut pam = Pam::start(&confdir, "bulk", USER.as_bytes(), Some(&guess()));
-        pam = pam.rhost(rhost.as_bytes());
-        let verdict = pam.authenticate();
-        let expected = [pam::PERM_DENIED, pam::MAXTRIES];
-        assert!(expected.contains(&verdict), "guess {i} from {rhost}: PAM code {verdict}");
-        verdict
-    });
-    verdicts.filter(|verdict| *verdict == pam::PERM_DENIED).count()
 }

@@ -163,7 +163,7 @@ impl Book {
             }
             _ => Vec::new(),
         };
-        let by_provider = known_place(&known, now, self.settings.known_for)
+        let by_provider = known_place(&known, now, &self.settings)
             .is_some_and(|known| known.place.tier == Tier::Wide);
         let (source, bits) = (&login.source, self.widest(&login.source));
         let around = |addresses: &Addresses| addresses.of(source).around(source.key(), bits);
@@ -280,7 +280,10 @@ impl Book {
         for place in places {
             match user.places.iter_mut().find(|known| known.place == place) {
                 Some(known) => known.seen = now,
-                None => user.places.push(Known { place, seen: now, count: Count::none(now) }),
+                None => {
+                    let count = fullest(&user.places, place, now);
+                    user.places.push(Known { place, seen: now, count });
+                }
             }
         }
         user.places.retain(|known| now.saturating_sub(known.seen) < known_for);
@@ -289,6 +292,16 @@ impl Book {
             user.places.truncate(PLACES);
         }
     }
+}
+
+/// What a new place of a user begins with: the fullest count that he has at such places, as in the
+/// store.
+fn fullest(places: &[Known], new: Place, now: i64) -> Count {
+    let length = new.prefix.prefix_len();
+    let alike = places.iter().filter(|known| known.place.prefix.prefix_len() == length);
+    let fullest = alike.map(|known| known.count).max_by(|a, b| a.level.total_cmp(&b.level));
+    let none = Count::none(now);
+    fullest.map_or(none, |Count { level, at, .. }| Count { level, at, ..none })
 }
 
 impl Addresses {

@@ -107,9 +107,8 @@ fn sentence(login: &Login, judgement: &Judgement, enforcing: bool) -> String {
         ),
         (_, Some(Refusal::Known(full))) => format!(
             "{source} {is_denied}: {user} has {} at the known place {}. To lift it: prefixquota \
-             forgive {}",
+             forgive --user {user}",
             counts(full),
-            full.prefix,
             full.prefix
         ),
         (_, Some(Refusal::Elsewhere(full))) => format!(

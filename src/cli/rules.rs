@@ -32,8 +32,19 @@ pub fn add(context: &Context, rule: &RuleAdd) -> Result<Report, String> {
         note: rule.note.clone(),
     };
     put(context, &new, now)?;
-    let text = format!("{prefix}: {kind}{}.", terms(&new, now));
+    let mut text = format!("{prefix}: {kind}{}.", terms(&new, now));
+    let stronger = rules_of(context, prefix)?.into_iter().filter(|rule| rule.is_live(now));
+    let stronger = stronger.filter_map(|rule| rule.action()).max();
+    if let Some(stronger) = stronger.filter(|stronger| Kind::Rule(*stronger) != kind) {
+        text += &format!(" It has no effect beside {stronger} for the same prefix, which wins.");
+    }
     Ok(Report::new(text, shown(&new, now)))
+}
+
+fn rules_of(context: &Context, prefix: IpNet) -> Result<Vec<StoredRule>, String> {
+    let mut rules = context.store()?.reader().all_rules().map_err(|error| error.to_string())?;
+    rules.retain(|rule| rule.id.prefix == prefix);
+    Ok(rules)
 }
 
 /// `rule remove PREFIX`.
@@ -98,7 +109,7 @@ pub fn grant(context: &Context, grant: &Grant) -> Result<Report, String> {
     }
     let until = Some(now.saturating_add(grant.lasts));
     let new = StoredRule { id, until, uses: Some(grant.uses), tries: 0, note: String::new() };
-    put(context, &new, now)?;
+    let new = put(context, &new, now)?;
     let mut json = shown(&new, now);
     if let Some(object) = json.as_object_mut() {
         object.insert("granted".to_owned(), true.into());
@@ -135,12 +146,14 @@ fn take_back(context: &Context, id: &RuleId, now: i64) -> Result<bool, String> {
     take_back().map_err(|error: StoreError| error.to_string())
 }
 
-fn put(context: &Context, rule: &StoredRule, now: i64) -> Result<(), String> {
+/// Puts a rule into the store; what is there then.
+fn put(context: &Context, rule: &StoredRule, now: i64) -> Result<StoredRule, String> {
     let mut store = context.store()?;
     let mut put = || {
         let write = store.begin()?;
-        write.put_rule(rule, now)?;
-        write.commit()
+        let put = write.put_rule(rule, now)?;
+        write.commit()?;
+        Ok(put)
     };
     put().map_err(|error: StoreError| error.to_string())
 }

@@ -35,7 +35,7 @@ fn branch(
     let (family, pace) = (Family::of_key(key), settings.pace());
     let shared = (key.to_bits() ^ last.failures.key.to_bits()).leading_zeros();
     let (count, slow) = if entries.len() == 1 {
-        (first.failures.count.left(now, pace), first.failures.count.slow_left(now, pace))
+        (first.failures.count.left(now, pace), first.failures.count.slow_left(now))
     } else {
         // The bit after the shared ones tells the halves apart.
         let bit = 1_u128 << 127_u32.saturating_sub(shared);

@@ -23,21 +23,28 @@ pub fn denial(service: &str, login: &Login, refusal: &Refusal, enforcing: bool) 
                 counts(full)
             )
         }
-        Refusal::Known(full) => {
-            let prefix = full.prefix;
-            format!(
-                "{start} known_place={prefix} {}; to lift it: prefixquota forgive {prefix}",
-                counts(full)
-            )
-        }
-        Refusal::Elsewhere(full) => {
-            let user = String::from_utf8_lossy(&login.user);
-            format!(
-                "{start} user={user} strangers' {}; to lift it: prefixquota forgive --user {user}",
-                counts(full)
-            )
-        }
+        Refusal::Known(full) => format!(
+            "{start} known_place={} {}; to lift it: prefixquota forgive --user {}",
+            full.prefix,
+            counts(full),
+            quoted(&login.user)
+        ),
+        Refusal::Elsewhere(full) => format!(
+            "{start} strangers' {}; to lift it: prefixquota forgive --user {}",
+            counts(full),
+            quoted(&login.user)
+        ),
     }
+}
+
+/// A name as one argument of a shell.
+pub fn quoted(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._@+-".contains(c);
+    if !name.starts_with('-') && name.chars().all(is_plain) {
+        return name.into_owned();
+    }
+    format!("'{}'", name.replace('\'', "'\\''"))
 }
 
 fn counts(full: &Standing) -> String {

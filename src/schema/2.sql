@@ -3,18 +3,35 @@
 -- The count with a half-life of 24 hours, for strict = yes.
 ALTER TABLE failure ADD COLUMN slow REAL NOT NULL DEFAULT 0 CHECK (slow BETWEEN 0 AND 1e9);
 
--- What a prefix of each length may have, between `first` and `last` (as 32 digits); of several the
--- narrowest decides. Written from the settings.
+-- What a prefix of each length may have: for all (`first` is empty), and between `first` and `last`
+-- (as 32 digits); of several the narrowest decides. The rows for all also say how the network of an
+-- address is made of its digits: how many are kept, what the next becomes, what follows.
+-- Written from the settings.
 DROP TABLE quota;
 CREATE TABLE quota (
-    family INTEGER NOT NULL,
-    length INTEGER NOT NULL,
-    first  TEXT    NOT NULL,
-    last   TEXT    NOT NULL,
-    quota  INTEGER NOT NULL,
+    family            INTEGER NOT NULL,
+    length            INTEGER NOT NULL,
+    first             TEXT    NOT NULL,
+    last              TEXT    NOT NULL,
+    quota             INTEGER NOT NULL,
+    keep              INTEGER,
+    map               TEXT,
+    pad               TEXT,
+    half_life_ms      INTEGER,
+    slow_half_life_ms INTEGER,
     PRIMARY KEY (family, length, first, last)
 ) STRICT, WITHOUT ROWID;
 UPDATE meta SET value = '' WHERE key = 'policy';
+
+-- Where the parts of an address begin in its digits: four octets, or eight groups.
+CREATE TABLE part (family INTEGER NOT NULL, start INTEGER NOT NULL) STRICT;
+INSERT INTO part VALUES (4, 25), (4, 27), (4, 29), (4, 31),
+    (6, 1), (6, 5), (6, 9), (6, 13), (6, 17), (6, 21), (6, 25), (6, 29);
+
+-- The runs of zeros that :: may stand for, and none.
+CREATE TABLE zeros (zeros TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID;
+INSERT INTO zeros VALUES (''), (':0:0:'), (':0:0:0:'), (':0:0:0:0:'), (':0:0:0:0:0:'),
+    (':0:0:0:0:0:0:'), (':0:0:0:0:0:0:0:'), (':0:0:0:0:0:0:0:0:');
 
 -- As `failure`, for the failures of users whose provider is known, from new places there.
 CREATE TABLE familiar (

@@ -9,6 +9,7 @@ use super::read::{ELSEWHERE, Name, UserPlace};
 use super::write::Write;
 use super::{StoreError, from_sqlite};
 use crate::config::Settings;
+use crate::count::is_set;
 use crate::login::Login;
 use crate::repeat::{Mark, Remembered};
 use crate::rules::{RuleId, StoredRule};
@@ -27,23 +28,29 @@ impl Write<'_> {
     ///
     /// [`StoreError::Sqlite`].
     pub fn learn(&self, login: &Login, now: i64, settings: &Settings) -> Result<(), StoreError> {
-        let Some(places) = login.places() else { return Ok(()) };
+        let Some(places) = login.places().filter(|_| is_set(now)) else { return Ok(()) };
         let user = || Name(&login.user);
         let learn = || {
             let mut is_new = false;
             for place in places.map(|place| place.to_string()) {
                 let seen = "UPDATE known SET seen = ?3 WHERE user = ?1 AND place = ?2";
                 if self.tx.execute(seen, (user(), &place, now))? == 0 {
-                    let insert = "INSERT INTO known (user, place, seen, at, since)
-                                  VALUES (?1, ?2, ?3, ?3, ?3)";
-                    self.tx.execute(insert, (user(), &place, now))?;
+                    // With the fullest count that the user has: the holder of a key must not get
+                    // new tries at the password by logging in from one place after another.
+                    let insert = "INSERT INTO known (user, place, seen, level, at, since)
+                                  SELECT ?1, ?2, ?3, coalesce(max(level), 0), coalesce(at, ?3), ?3
+                                  FROM known WHERE user = ?1 AND place LIKE ?4";
+                    let length = place.split_once('/').map_or("", |(_, length)| length);
+                    let tier = format!("%/{length}");
+                    self.tx.execute(insert, (user(), &place, now, tier))?;
                     is_new = true;
                 }
             }
             if is_new {
                 self.forget_oldest(&login.user)?;
                 let outdated = "DELETE FROM known WHERE (user, place) IN
-                                (SELECT user, place FROM known WHERE seen <= ?1 LIMIT ?2)";
+                                (SELECT user, place FROM known
+                                 WHERE seen <= ?1 AND at <= ?1 LIMIT ?2)";
                 let end = now.saturating_sub(settings.known_for);
                 self.tx.execute(outdated, (end, OUTDATED))?;
             }
@@ -106,14 +113,17 @@ impl Write<'_> {
         Ok(())
     }
 
-    /// Adds a rule or grant, in place of one of the same kind for the same prefix and user; those
-    /// that ended before `now` go.
+    /// Adds a rule or grant, joined to one of the same kind for the same prefix and user; those
+    /// that ended before `now` go. Returns what is there then.
     ///
     /// # Errors
     ///
     /// [`StoreError::Sqlite`].
-    pub fn put_rule(&self, rule: &StoredRule, now: i64) -> Result<(), StoreError> {
+    pub fn put_rule(&self, rule: &StoredRule, now: i64) -> Result<StoredRule, StoreError> {
         let (bits, first) = place_of(&rule.id.prefix);
+        let all = self.reader().all_rules()?;
+        let old = all.iter().find(|old| old.id == rule.id && old.is_live(now));
+        let rule = old.map_or_else(|| rule.clone(), |old| rule.joined(old));
         let put = || {
             self.tx.execute("DELETE FROM rule WHERE until <= ?1 OR uses <= 0", [now])?;
             self.tx.execute(
@@ -132,7 +142,8 @@ impl Write<'_> {
                 ],
             )
         };
-        put().map(drop).map_err(|error| from_sqlite(self.path, error))
+        put().map_err(|error| from_sqlite(self.path, error))?;
+        Ok(rule)
     }
 
     /// Removes one rule or grant; whether it was there.
@@ -154,7 +165,8 @@ impl Write<'_> {
     /// [`StoreError::Sqlite`].
     pub fn take_use(&self, rule: &RuleId) -> Result<bool, StoreError> {
         let take = || {
-            let update = format!("UPDATE rule SET uses = uses - 1 WHERE {THIS} AND uses > 0");
+            let left = "uses IS NULL OR uses > 0";
+            let update = format!("UPDATE rule SET uses = uses - 1 WHERE {THIS} AND ({left})");
             let taken = self.on_rule(&update, rule)?;
             self.on_rule(&format!("DELETE FROM rule WHERE {THIS} AND uses <= 0"), rule)?;
             Ok(taken == 1)

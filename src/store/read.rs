@@ -104,8 +104,8 @@ impl<'c> Reader<'c> {
     ) -> Result<Records, StoreError> {
         let curve = settings.curve(login.source.family());
         let known = self.known(login)?;
-        let by_provider = known_place(&known, now, settings.known_for)
-            .is_some_and(|known| known.place.tier == Tier::Wide);
+        let by_provider =
+            known_place(&known, now, settings).is_some_and(|known| known.place.tier == Tier::Wide);
         let familiar =
             if by_provider { self.near("familiar", &login.source, curve)? } else { Vec::new() };
         let elsewhere = match settings.elsewhere() {
@@ -133,7 +133,7 @@ impl<'c> Reader<'c> {
             let Some(failures) = failures(row)? else { return Ok(None) };
             let length = |column| row.get(column).map(|n: i64| n.clamp(0, 128) as u8);
             let lengths = (length(9)?, length(10)?);
-            Ok(Some(Entry { failures, source: row.get(8)?, lengths }))
+            Ok(Some(Entry { failures, source: text(row, 8)?, lengths }))
         })?;
         // Keys of IPv4 lie inside ::/0, but IPv4 addresses do not.
         let same = |entry: &Entry| family.is_none_or(|f| f == Family::of_key(entry.failures.key));
@@ -147,9 +147,9 @@ impl<'c> Reader<'c> {
     /// [`StoreError::Busy`], [`StoreError::Sqlite`].
     pub fn all_known(&self) -> Result<Vec<UserPlace>, StoreError> {
         let sql =
-            format!("SELECT {KNOWN_COUNT}, user, place, seen FROM known ORDER BY user, seen DESC");
+            format!("SELECT {KNOWN_COUNT}, user, place, seen FROM known ORDER BY user, seen DESC, place");
         self.select(&sql, [], |row| {
-            let place: String = row.get(8)?;
+            let place = text(row, 8)?;
             let place = (place != ELSEWHERE).then(|| parse_prefix(&place));
             let Ok(place) = place.transpose() else { return Ok(None) };
             let user = name(row.get_ref(7)?);
@@ -158,7 +158,11 @@ impl<'c> Reader<'c> {
     }
 
     /// The places around the source of `login` that its user is known to come from.
-    fn known(&self, login: &Login) -> Result<Vec<Known>, StoreError> {
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`], [`StoreError::Sqlite`].
+    pub fn known(&self, login: &Login) -> Result<Vec<Known>, StoreError> {
         let Some([near, wide]) = login.places() else { return Ok(Vec::new()) };
         let texts = [near.to_string(), wide.to_string()];
         let sql = format!(
@@ -253,14 +257,20 @@ fn rule(row: &Row<'_>) -> rusqlite::Result<Option<StoredRule>> {
     let kind = Kind::ALL.into_iter().find(|known| known.to_string() == kind);
     let prefix = row.get_ref(0)?.as_str().ok().and_then(|text| parse_prefix(text).ok());
     let (Some(kind), Some(prefix)) = (kind, prefix) else { return Ok(None) };
+    let Ok(user) = row.get_ref(2)?.as_bytes() else { return Ok(None) };
     let number = |n: i64| u32::try_from(n.max(0)).unwrap_or(u32::MAX);
     Ok(Some(StoredRule {
-        id: RuleId { prefix, kind, user: name(row.get_ref(2)?) },
+        id: RuleId { prefix, kind, user: user.to_vec() },
         until: row.get(3)?,
         uses: row.get::<_, Option<i64>>(4)?.map(number),
         tries: number(row.get(5)?),
-        note: row.get(6)?,
+        note: text(row, 6)?,
     }))
+}
+
+/// Text that people wrote, in whatever encoding.
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(String::from_utf8_lossy(&name(row.get_ref(column)?)).into_owned())
 }
 
 fn name(value: ValueRef<'_>) -> Vec<u8> {

@@ -3,12 +3,13 @@
 
 use std::net::Ipv6Addr;
 
-use rusqlite::ToSql;
+use ipnet::IpNet;
+use rusqlite::{ToSql, params};
 
 use super::read::{COUNT, failures};
 use super::write::Write;
 use crate::config::Settings;
-use crate::count::Failures;
+use crate::count::{Failures, Pace, SLOW_HALF_LIFE};
 use crate::quota::Quotas;
 use crate::source::{Family, Source, key_range, prefix_of};
 
@@ -52,44 +53,59 @@ impl Write<'_> {
         let pace = settings.pace();
         let policy = format!(
             "{:?} {:?} {:?} {} {:?}",
-            settings.ipv6, settings.ipv4, settings.multiply, pace.half_life, pace.slow
+            settings.ipv6, settings.ipv4, settings.multiply, pace.half_life, pace.strict
         );
         if meta.policy == policy {
             return Ok(());
         }
         self.set_meta("policy", &policy)?;
         self.set_meta("half_life_ms", pace.half_life)?;
-        self.set_meta("slow_half_life_ms", pace.slow)?;
         self.tx.execute("DELETE FROM quota", [])?;
-        Family::ALL.into_iter().try_for_each(|family| self.keep_quotas(&settings.quotas(family)))
+        Family::ALL
+            .into_iter()
+            .try_for_each(|family| self.keep_quotas(&settings.quotas(family), pace))
     }
 
     /// One row for each length, and more for the prefixes in and around those that many share.
-    fn keep_quotas(&self, quotas: &Quotas<'_>) -> rusqlite::Result<()> {
-        let mut insert =
-            self.tx.prepare("INSERT OR REPLACE INTO quota VALUES (?1, ?2, ?3, ?4, ?5)")?;
-        let mut keep = |length: u8, (first, last): (Ipv6Addr, Ipv6Addr), quota: u32| {
-            let digits = |key: Ipv6Addr| format!("{:032x}", key.to_bits());
-            let family = quotas.curve.family.number();
-            insert.execute((family, length, digits(first), digits(last), quota)).map(drop)
-        };
-        let everywhere = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(u128::MAX));
+    fn keep_quotas(&self, quotas: &Quotas<'_>, pace: Pace) -> rusqlite::Result<()> {
         let family = quotas.curve.family;
+        let number = family.number();
+        let mut for_all = self.tx.prepare(
+            "INSERT INTO quota VALUES (?1, ?2, '', 'g', ?3, ?4, ?5, substr(?6, 1, 31 - ?4), ?7, ?8)",
+        )?;
+        let mut for_some = self.tx.prepare(
+            "INSERT OR REPLACE INTO quota (family, length, first, last, quota)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        let shared = quotas.multiples.iter().map(|multiple| multiple.prefix);
+        let shared: Vec<IpNet> =
+            shared.filter(|prefix| Family::of_key(key_range(prefix).0) == family).collect();
         for length in quotas.curve.widest..=family.bits() {
-            keep(length, everywhere, quotas.curve.quota(length))?;
-            for shared in quotas.multiples.iter().map(|multiple| multiple.prefix) {
-                let range = key_range(&shared);
-                if Family::of_key(range.0) != family {
-                    continue;
-                }
-                // Inside, all prefixes of one length have the same quota, unless another shared
-                // prefix lies around them, which then has a narrower row.
+            let bits = 128 - family.bits() + length;
+            let (keep, map) = (bits / 4, masked_digits(bits % 4));
+            for_all.execute(params![
+                number,
+                length,
+                quotas.curve.quota(length),
+                keep,
+                if keep == 32 { String::new() } else { map },
+                "0".repeat(32),
+                pace.half_life,
+                pace.strict.then_some(SLOW_HALF_LIFE)
+            ])?;
+            for prefix in &shared {
+                let range = key_range(prefix);
                 let around = prefix_of(range.0, length);
-                if length < shared.prefix_len() {
-                    keep(length, key_range(&around), quotas.of(around))?;
+                // Inside, all prefixes of one length have the same quota, except those around or
+                // inside another shared prefix, which have rows of their own.
+                let ((first, last), quota) = if length <= prefix.prefix_len() {
+                    (key_range(&around), quotas.of(around))
                 } else {
-                    keep(length, range, quotas.of(around))?;
-                }
+                    (range, quotas.inside(prefix, length))
+                };
+                let digits = |key: Ipv6Addr| format!("{:032x}", key.to_bits());
+                let row = (number, length, digits(first), digits(last), quota);
+                for_some.execute(row)?;
             }
         }
         Ok(())
@@ -111,6 +127,7 @@ impl Write<'_> {
         if excess == 0 && rows % SWEEP_EVERY != 0 {
             return Ok(());
         }
+        self.sweep_familiar(now, settings.pace())?;
         let window = self.after(meta.sweep_from)?;
         let next = window.last().map_or([0; 16], |row| row.key.octets());
         self.set_meta("sweep_from", next)?;
@@ -132,6 +149,16 @@ impl Write<'_> {
         let faded = others.iter().take_while(|row| row.count.is_faded(now, pace)).count();
         let lightest = others.iter().take(faded.max(excess)).map(|row| row.key);
         self.delete("failure", lightest)
+    }
+
+    /// There are few of these, a handful for each user who is guessed at: their age is enough.
+    fn sweep_familiar(&self, now: i64, pace: Pace) -> rusqlite::Result<()> {
+        let half_life = if pace.strict { SLOW_HALF_LIFE } else { pace.half_life };
+        // No prefix has more than a million failures, and of those this leaves less than one.
+        let end = now.saturating_sub(half_life.saturating_mul(20));
+        let old = "DELETE FROM familiar WHERE address IN
+                   (SELECT address FROM familiar WHERE at < ?1 LIMIT ?2)";
+        self.tx.execute(old, (end, PRUNE as i64)).map(drop)
     }
 
     /// The [`WINDOW`] rows after `from`, going round to the first.
@@ -161,4 +188,10 @@ impl Write<'_> {
         let mut delete = self.tx.prepare(&format!("DELETE FROM {table} WHERE address = ?1"))?;
         keys.try_for_each(|key| delete.execute([key.octets()]).map(drop))
     }
+}
+
+/// What each of the 16 hexadecimal digits becomes when only its first `bits` are kept.
+fn masked_digits(bits: u8) -> String {
+    let mask = 0xf0_u8 >> bits & 0xf;
+    (0..16_u8).map(|digit| format!("{:x}", digit & mask)).collect()
 }

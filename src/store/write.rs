@@ -200,6 +200,9 @@ impl<'s> Write<'s> {
                 );
                 self.tx.execute(&mend, [now]).map(drop)
             })
+            .and_then(|()| {
+                self.tx.execute("UPDATE known SET seen = ?1 WHERE seen > ?1", [now]).map(drop)
+            })
             .map_err(|error| from_sqlite(self.path, error))
     }
 

@@ -6,6 +6,7 @@
 //! A test begins with `let Some(lab) = lab::enter("its_name", &[SSHD]) else { return };`.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::indexing_slicing)]
 
+pub mod bulk;
 pub mod client;
 pub mod dovecot;
 pub mod sshd;
@@ -22,6 +23,7 @@ use syslog::Syslog;
 /// Programs that a test cannot do without.
 pub const SSHD: &str = "/usr/sbin/sshd";
 pub const DOVECOT: &str = "/usr/sbin/dovecot";
+pub const SUDO: &str = "/usr/bin/sudo";
 
 /// The users of the lab; both have the password `right`.
 pub const USER: &str = "labuser";
@@ -201,6 +203,17 @@ impl Lab {
         );
         let count = self.sqlite3(&sql);
         count.parse().unwrap_or_else(|_| panic!("no number from `{sql}`: {count}"))
+    }
+
+    /// What the command prints about the store, and whether it ended with status 0 (and not with
+    /// the 1 of "denied").
+    pub fn prefixquota(&self, arguments: &[&str]) -> (bool, String) {
+        let mut command = super::command();
+        let run = command.arg("--database").arg(self.database()).args(arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&run.stderr);
+        let done = matches!(run.status.code(), Some(0 | 1)) && error.is_empty();
+        assert!(done, "prefixquota {arguments:?} ended with {}: {error}", run.status);
+        (run.status.success(), String::from_utf8(run.stdout).unwrap())
     }
 
     /// Every line in syslog so far that has all of `words`.

@@ -7,7 +7,7 @@
 use std::mem;
 use std::net::Ipv6Addr;
 
-use pam_prefixquota::count::{Count, Failures, Open, Pace};
+use pam_prefixquota::count::{Count, Failures, Open, Pace, SLOW_FADED, SLOW_HALF_LIFE};
 use pam_prefixquota::decay::FADED;
 
 /// Addresses of one family, each with its count.
@@ -195,7 +195,7 @@ impl Branch {
         let (low, high) = (self.low.sum(), self.high.sum());
         let count = Count {
             level: low.count.left(now, pace) + high.count.left(now, pace),
-            slow: low.count.slow_left(now, pace) + high.count.slow_left(now, pace),
+            slow: low.count.slow_left(now) + high.count.slow_left(now),
             at: now,
             since: now,
             open: Open { since: now, current: 0, before: 0 },
@@ -207,10 +207,11 @@ impl Branch {
 
 /// A time before which a count has not faded, and shortly after which it has.
 fn fades(count: &Count, pace: Pace) -> i64 {
-    let lives = |level: f64, half_life: i64| (level / FADED).log2() * half_life as f64;
-    let slow = pace.slow.map_or(0.0, |half_life| lives(count.slow, half_life));
+    let lives = |level: f64, faded: f64, half_life: i64| (level / faded).log2() * half_life as f64;
+    let fast = lives(count.level, FADED, pace.half_life);
+    let slow = if pace.strict { lives(count.slow, SLOW_FADED, SLOW_HALF_LIFE) } else { fast };
     // `as` saturates: a level of 0 has faded since ever. One less, in case of a rounding error.
-    count.at.saturating_add(lives(count.level, pace.half_life).max(slow) as i64).saturating_sub(1)
+    count.at.saturating_add(fast.max(slow) as i64).saturating_sub(1)
 }
 
 fn shared(a: Ipv6Addr, b: Ipv6Addr) -> u32 {

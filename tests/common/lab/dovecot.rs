@@ -24,11 +24,25 @@ impl Dovecot {
     }
 
     pub fn imap_login(&self, source: &str, user: &str, password: &str) -> Outcome {
+        self.imap_tries(source, user, password, 1).remove(0)
+    }
+
+    /// One connection that tries the same password up to so many times, as a mail client does.
+    pub fn imap_tries(
+        &self,
+        source: &str,
+        user: &str,
+        password: &str,
+        times: usize,
+    ) -> Vec<Outcome> {
         let mut server = Dialogue::open(source, IMAP);
         server.hear(&["* OK"]);
-        server.say(&format!("a LOGIN \"{user}\" \"{password}\""));
-        let said = server.hear(&["a ", "* BYE"]);
-        Outcome { admitted: said.starts_with("a OK"), said }
+        let tries = (0..times).map(|_| {
+            server.say(&format!("a LOGIN \"{user}\" \"{password}\""));
+            let said = server.hear(&["a ", "* BYE"]);
+            Outcome { admitted: said.starts_with("a OK"), said }
+        });
+        tries.collect()
     }
 
     pub fn pop3_login(&self, source: &str, user: &str, password: &str) -> Outcome {
