@@ -128,8 +128,9 @@ test: test-deps all  ## check style and documentation, run all tests on the buil
 demo: test-deps all  ## attack a real sshd from a whole /32, and watch (as root, one minute)
 	@tests/demo.sh "$(MODULE)" "$(COMMAND)" "$(PAMDIR)"
 
-bench: deps all  ## measure the cost of an attempt
+bench: deps all  ## measure the cost of an attempt, and how fast logs are read
 	PREFIXQUOTA_MODULE="$(abspath $(MODULE))" $(CARGO) bench --locked --bench cost
+	$(CARGO) bench --locked --bench replay
 
 clean:  ## remove what was built
 	$(CARGO) clean

@@ -3,6 +3,7 @@
 
 pub mod args;
 mod bar;
+mod book;
 mod check;
 mod country;
 mod doctor;
@@ -10,6 +11,7 @@ mod edit;
 mod keep;
 mod known;
 mod pages;
+mod replay;
 mod rules;
 mod show;
 mod stacks;
@@ -74,9 +76,14 @@ pub fn run(args: &Args) -> Result<Report, String> {
     let context = || Context::new(args);
     match &args.command {
         Command::Status { pam_dir } => status::status(args, &context()?, pam_dir),
-        Command::Check { address, user, all } => {
+        Command::Check { line: Some(line), .. } => {
+            Ok(replay::explain(&context()?, line.as_bytes()))
+        }
+        Command::Check { address, user, all, line: None } => {
+            let address = address.as_deref().unwrap_or_default();
             check::check(&context()?, address, user.as_deref(), *all)
         }
+        Command::Replay(options) => replay::replay(&context()?, options),
         Command::Top { limit } => show::top(&context()?, usize::from(*limit)),
         Command::List { prefix } => show::list(&context()?, prefix.as_deref()),
         Command::Policy => Ok(show::policy(&context()?)),

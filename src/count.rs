@@ -39,7 +39,7 @@ pub const SLOW_HALF_LIFE: i64 = 24 * 60 * 60 * 1_000;
 
 /// A slow count below this is forgotten. Higher than [`FADED`], because it lasts so long: single
 /// failures go after six days, and a prefix can be guessed at 2 % faster at most.
-const SLOW_FADED: f64 = 1.0 / 64.0;
+pub const SLOW_FADED: f64 = 1.0 / 64.0;
 
 /// Failures of one address, one known place or one user's strangers.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -50,13 +50,17 @@ pub enum Command {
     /// Say whether an attempt from ADDRESS is admitted now, and why (exit status 0 or 1)
     Check {
         /// An IPv4 or IPv6 address
-        address: String,
+        #[arg(required_unless_present = "line")]
+        address: Option<String>,
         /// The user who would try; without, one who is known nowhere
         #[arg(long)]
         user: Option<OsString>,
         /// Show every covering prefix, not only those where the count changes
         #[arg(long)]
         all: bool,
+        /// Say instead what replay makes of this log line (exit status 1: nothing)
+        #[arg(long, value_name = "LOG LINE", conflicts_with_all = ["address", "user", "all"])]
+        line: Option<OsString>,
     },
 
     /// Show the prefixes nearest to their quota
@@ -112,6 +116,9 @@ pub enum Command {
         #[command(subcommand)]
         command: CountryCommand,
     },
+
+    /// Rehearse on logs: what would have been denied, and which right logins among it
+    Replay(Replay),
 
     /// Show the settings in force and where each comes from
     Config {
@@ -313,6 +320,33 @@ fn duration(text: &str) -> Result<i64, String> {
     parse_duration(text)
         .filter(|&milliseconds| milliseconds > 0)
         .ok_or_else(|| "expected a number with s, m, h or d".to_owned())
+}
+
+/// What to rehearse on.
+#[derive(Arguments)]
+pub struct Replay {
+    /// Logs, plain or packed by gzip; - is standard input
+    #[arg(required_unless_present = "journal", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The lines are those of `journalctl -o json`, by default on standard input
+    #[arg(long)]
+    pub journal: bool,
+    /// Draw attempts and denials over time into FILE, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Propose the smallest quotas that would have refused at most this share of the right logins,
+    /// as 0.1%
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub fit: Option<f64>,
+}
+
+/// A part of 1.
+fn share(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    percent
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .map(|percent| percent / 100.0)
+        .ok_or_else(|| "expected 0% to 100%, for example 0.1%".to_owned())
 }
 
 /// What to do with countries.
