@@ -2,6 +2,7 @@
 //! or as JSON for programs.
 
 pub mod args;
+mod book;
 mod check;
 mod country;
 mod edit;
@@ -9,6 +10,7 @@ mod known;
 mod pages;
 mod rules;
 mod show;
+mod simulate;
 mod stacks;
 mod tree;
 
@@ -98,6 +100,7 @@ pub fn run(args: &Args) -> Result<Report, String> {
         Command::Country { command: CountryCommand::Show { address } } => {
             country::show(&context()?, address)
         }
+        Command::Simulate(args) => simulate::simulate(&context()?, args),
         Command::Config { example: true } => Ok(show::example()),
         Command::Config { example: false } => Ok(show::config(&context()?)),
         Command::Enable { .. } | Command::Disable { .. }

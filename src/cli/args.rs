@@ -7,6 +7,8 @@ use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
 use pam_prefixquota::config::parse_duration;
 use pam_prefixquota::rules::{Action, Kind};
 
+use super::simulate::attack::Attacker;
+
 /// See and change what pam_prefixquota has counted
 #[derive(Parser)]
 #[command(name = "prefixquota", version, max_term_width = 100)]
@@ -108,6 +110,9 @@ pub enum Command {
         #[command(subcommand)]
         command: CountryCommand,
     },
+
+    /// Attack these settings, and what others do at one prefix length, among users who mistype
+    Simulate(Simulate),
 
     /// Show the settings in force and where each comes from
     Config {
@@ -250,6 +255,20 @@ impl From<RuleAction> for Kind {
             RuleAction::Count => Action::Count,
         })
     }
+}
+
+/// A simulation.
+#[derive(Arguments)]
+pub struct Simulate {
+    /// Only these attacks
+    #[arg(long, value_enum, value_name = "NAME", num_args = 1..)]
+    pub attack: Vec<Attacker>,
+    /// How long the attack goes on; the guesses of its last day are shown
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=365))]
+    pub days: u16,
+    /// The same seed gives the same figures
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
 
 /// A grant.
