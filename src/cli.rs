@@ -6,12 +6,16 @@ mod book;
 mod check;
 mod country;
 mod edit;
+mod export;
+mod hurt;
 mod known;
 mod pages;
+mod policy;
 mod rules;
 mod show;
 mod simulate;
 mod stacks;
+mod top;
 mod tree;
 
 use std::ffi::OsStr;
@@ -74,9 +78,15 @@ pub fn run(args: &Args) -> Result<Report, String> {
         Command::Check { address, user, all } => {
             check::check(&context()?, address, user.as_deref(), *all)
         }
-        Command::Top { limit } => show::top(&context()?, usize::from(*limit)),
+        Command::Top { limit, watch: true } => {
+            top::watch(&context()?, usize::from(*limit), args.format)
+        }
+        Command::Top { limit, watch: false } => top::top(&context()?, usize::from(*limit)),
+        Command::Hurt => hurt::hurt(&context()?),
+        Command::Export { form } => export::export(&context()?, *form),
         Command::List { prefix } => show::list(&context()?, prefix.as_deref()),
-        Command::Policy => Ok(show::policy(&context()?)),
+        Command::Policy { plot: None } => Ok(policy::policy(&context()?)),
+        Command::Policy { plot: Some(file) } => policy::plot(&context()?, file.as_deref()),
         Command::Record { address } => edit::record(&context()?, address),
         Command::Forgive { prefix: Some(prefix), .. } => edit::forgive(&context()?, prefix),
         Command::Forgive { prefix: None, user } => {

@@ -63,7 +63,14 @@ pub enum Command {
         #[arg(short = 'n', long, default_value_t = 20, value_name = "NUMBER")]
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         limit: u16,
+        /// Draw again every second, until Ctrl-C or q
+        #[arg(long)]
+        watch: bool,
     },
+
+    /// Show which users are known at a place under a full prefix, and whether they get in now
+    /// (exit status 0 or 1)
+    Hurt,
 
     /// List the addresses that failed, heaviest first
     List {
@@ -72,7 +79,18 @@ pub enum Command {
     },
 
     /// Show the quota of every prefix length
-    Policy,
+    Policy {
+        /// Draw the curve, on the terminal or as an SVG picture into FILE
+        #[arg(long, value_name = "FILE", num_args = 0..=1)]
+        plot: Option<Option<PathBuf>>,
+    },
+
+    /// Write the counts for other programs: monitoring, or a firewall of yours
+    Export {
+        /// In which form
+        #[arg(long = "as", value_enum, value_name = "FORM")]
+        form: ExportForm,
+    },
 
     /// Count one failed attempt from ADDRESS, as if the module had seen it
     Record {
@@ -158,6 +176,23 @@ pub enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
+}
+
+/// For whom counts are exported.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ExportForm {
+    /// All prefixes that matter, and all addresses
+    Json,
+    /// All prefixes that matter
+    Csv,
+    /// How many there are of each, for the textfile collector
+    Prometheus,
+    /// The full prefixes, for nft -f
+    Nft,
+    /// The full prefixes, for ipset restore
+    Ipset,
+    /// The full prefixes, one on a line
+    List,
 }
 
 /// The manual pages, by the names of their files.

@@ -12,6 +12,7 @@ mod random;
 mod tests;
 mod trial;
 
+use std::io::{IsTerminal, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -57,6 +58,7 @@ fn run_all(
 ) -> Result<Vec<Figures>, String> {
     let people = people::tries(args.seed, args.days);
     let next = AtomicUsize::new(0);
+    let progress = Progress::new(trials.len());
     let work = || {
         let mut done = Vec::new();
         loop {
@@ -67,6 +69,7 @@ fn run_all(
             let mut random = Random::new(args.seed, &name(*attacker));
             let figures = trial::run(&mut *defence, &attack, &people, args.days, &mut random);
             done.push((index, figures));
+            progress.step();
         }
     };
     let mut done = thread::scope(|scope| {
@@ -78,6 +81,30 @@ fn run_all(
     .concat();
     done.sort_by_key(|(index, _)| *index);
     Ok(done.into_iter().map(|(_, figures)| figures).collect())
+}
+
+/// How far it is, for people who wait at a terminal.
+struct Progress {
+    all: usize,
+    done: AtomicUsize,
+    is_shown: bool,
+}
+
+impl Progress {
+    fn new(all: usize) -> Progress {
+        Progress { all, done: AtomicUsize::new(0), is_shown: std::io::stderr().is_terminal() }
+    }
+
+    fn step(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.is_shown {
+            let line = match done {
+                n if n == self.all => String::new(),
+                n => format!("{n} of {}", self.all),
+            };
+            let _ = write!(std::io::stderr(), "\r{line:<12}\r");
+        }
+    }
 }
 
 fn name(attacker: Attacker) -> String {

@@ -14,11 +14,13 @@ use super::random::Random;
 
 const SECOND: i64 = 1_000;
 const HOUR: i64 = 3_600 * SECOND;
+/// Milliseconds between two tries of an attacker in a hurry.
+const FAST: i64 = SECOND / 2;
 
 /// Who attacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Attacker {
-    /// One IPv6 address, ten tries a second
+    /// One IPv6 address, two tries a second
     #[value(name = "address")]
     Address,
     /// A whole /64, a random address each time
@@ -51,7 +53,7 @@ pub enum Attacker {
     /// A /48, each /64 as far as can be from those before, a try a second
     #[value(name = "bit-reversed")]
     BitReversed,
-    /// A /48, a thousand tries in a thousand seconds, then an hour of rest
+    /// A /48, a thousand tries at the beginning of each hour
     #[value(name = "bursts")]
     Bursts,
     /// A /64, a try every 151 seconds: too slow for any rule of 5 in 10 minutes
@@ -90,7 +92,7 @@ pub struct Attack {
     pub every: i64,
     /// After so many tries he rests for so many milliseconds.
     pub rest: Option<(u64, i64)>,
-    /// The user names that he tries; one that is nobody's if there are none.
+    /// The user names that he tries; those of nobody here if there are none.
     pub names: Vec<Vec<u8>>,
     /// Whose right logins are looked at: those of his neighbours.
     pub beside: Vec<Network>,
@@ -107,7 +109,7 @@ impl Attacker {
             names: Vec::new(),
             beside: networks.to_vec(),
         };
-        let fast = |network: Network| attack(&[network], SECOND / 10);
+        let fast = |network: Network| attack(&[network], FAST);
         let hop = |order: Order| Attack { order, ..attack(&[SITE], SECOND) };
         let bots = |number: usize, isps: &[Network]| {
             let mut random = Random::new(seed, "bots");
@@ -115,7 +117,7 @@ impl Attacker {
             let networks: Vec<Network> = (0..number).map(|_| bot()).collect();
             let networks: Vec<Network> =
                 networks.into_iter().map(|isp| isp.part_of(64, &mut random)).collect();
-            Attack { beside: isps.to_vec(), ..attack(&networks, SECOND / 10) }
+            Attack { beside: isps.to_vec(), ..attack(&networks, FAST) }
         };
         match self {
             Attacker::Address => {
@@ -129,13 +131,13 @@ impl Attacker {
             Attacker::Ten32 => {
                 let isps: Vec<Network> =
                     (0..10).map(|n| EVERYWHERE.numbered(0x100 + 0x10 * n, 32)).collect();
-                attack(&isps, SECOND / 10)
+                attack(&isps, FAST)
             }
             Attacker::V4 => fast(carrier(1)),
             Attacker::Ascending => hop(Order::Ascending(64)),
             Attacker::Random => hop(Order::Random),
             Attacker::BitReversed => hop(Order::BitReversed(64)),
-            Attacker::Bursts => Attack { rest: Some((1_000, HOUR)), ..hop(Order::Random) },
+            Attacker::Bursts => Attack { rest: Some((1_000, HOUR - 1_000 * FAST)), ..fast(SITE) },
             Attacker::Slow => Attack { every: 151 * SECOND, ..fast(HOSTING) },
             Attacker::Insider => Attack { names: office_names(), ..fast(OFFICE) },
             Attacker::Botnet => bots(2_000, &[HOME_ISP, MOBILE_ISP, OTHER_ISP]),
@@ -164,7 +166,7 @@ impl Attack {
             Order::Ascending(bits) => network.numbered(u128::from(i), bits).address(),
             Order::BitReversed(bits) => network.spread(u128::from(i), bits).address(),
         };
-        let name = random.pick(&self.names).cloned().unwrap_or_else(|| b"root".to_vec());
-        Login { source: Source::of(address, &[]), user: name }
+        let user = random.pick(&self.names).cloned().unwrap_or_default();
+        Login { source: Source::of(address, &[]), user }
     }
 }

@@ -2,6 +2,7 @@
 //! prefix length.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use ipnet::IpNet;
 use pam_prefixquota::config::Settings;
@@ -102,11 +103,33 @@ impl Defence for Book {
     }
 }
 
-/// A rule that keeps something of every prefix of one length; of IPv4, of every address.
+/// A rule that keeps something of every prefix of one length; of IPv4, of every address. The keys
+/// are what is left of those of the store; in the networks here they never meet.
 struct Fixed<R> {
     length: u8,
-    kept: HashMap<IpNet, R>,
+    kept: HashMap<u128, R, BuildHasherDefault<Mixer>>,
     attempts: u32,
+}
+
+/// Millions of keys that nobody chose to collide: one multiplication is enough.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn write_u128(&mut self, key: u128) {
+        let high = (key >> 64) as u64 ^ self.0 ^ 0x9e37_79b9_7f4a_7c15;
+        let low = key as u64 ^ 0xd1b5_4a32_d192_ed03;
+        let product = u128::from(high) * u128::from(low);
+        self.0 = (product ^ (product >> 64)) as u64;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u128(byte.into()));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// What such a rule keeps of one prefix.
@@ -123,14 +146,15 @@ trait Rule: Default {
 
 impl<R: Rule> Fixed<R> {
     fn new(length: u8) -> Fixed<R> {
-        Fixed { length, kept: HashMap::new(), attempts: 0 }
+        Fixed { length, kept: HashMap::default(), attempts: 0 }
     }
 
-    fn prefix(&self, source: &Source) -> IpNet {
-        source.prefix(match source.family() {
+    /// How many bits of its key a source is told by.
+    fn length(&self, source: &Source) -> u8 {
+        match source.family() {
             Family::V6 => self.length,
             Family::V4 => 32,
-        })
+        }
     }
 }
 
@@ -140,10 +164,11 @@ impl<R: Rule> Defence for Fixed<R> {
         if self.attempts.is_multiple_of(CLEAN_EVERY) {
             self.kept.retain(|_, kept| !kept.is_over(now));
         }
-        let prefix = self.prefix(&login.source);
-        let kept = self.kept.entry(prefix).or_default();
+        let (source, length) = (&login.source, self.length(&login.source));
+        let rest = u32::from(source.family().bits() - length);
+        let kept = self.kept.entry(source.key().to_bits() >> rest).or_default();
         if let Some(until) = kept.closed_until(now) {
-            return Err(Closed { prefix: Some(prefix), until });
+            return Err(Closed { prefix: Some(source.prefix(length)), until });
         }
         if is_right {
             kept.succeed();
@@ -157,7 +182,8 @@ impl<R: Rule> Defence for Fixed<R> {
 /// fail2ban.
 #[derive(Default)]
 struct Bans {
-    fails: VecDeque<i64>,
+    /// The last failures, the latest first.
+    fails: [Option<i64>; Bans::TRIES - 1],
     banned_until: i64,
 }
 
@@ -172,16 +198,17 @@ impl Rule for Bans {
     }
 
     fn fail(&mut self, now: i64) {
-        self.fails.push_back(now);
-        self.fails.retain(|at| now - at < Bans::TIME);
-        if self.fails.len() >= Bans::TRIES {
-            self.banned_until = now + Bans::TIME;
-            self.fails.clear();
+        self.fails.rotate_right(1);
+        let [latest, ..] = &mut self.fails;
+        let first = latest.replace(now);
+        if first.is_some_and(|first| now - first < Bans::TIME) {
+            *self = Bans { banned_until: now + Bans::TIME, ..Bans::default() };
         }
     }
 
     fn is_over(&self, now: i64) -> bool {
-        now >= self.banned_until && self.fails.back().is_none_or(|at| now - at >= Bans::TIME)
+        let [latest, ..] = self.fails;
+        now >= self.banned_until && latest.is_none_or(|at| now - at >= Bans::TIME)
     }
 }
 
@@ -190,6 +217,8 @@ impl Rule for Bans {
 struct Penalties {
     /// Wrong passwords in the connection that is open.
     guesses: u8,
+    /// The last of them.
+    at: i64,
     expires: i64,
 }
 
@@ -198,6 +227,7 @@ impl Penalties {
     const AUTHFAIL: i64 = 5 * SECOND;
     const MIN: i64 = 15 * SECOND;
     const MAX: i64 = 10 * MINUTE;
+    const GRACE: i64 = 2 * MINUTE;
 }
 
 impl Rule for Penalties {
@@ -209,6 +239,7 @@ impl Rule for Penalties {
 
     fn fail(&mut self, now: i64) {
         self.guesses += 1;
+        self.at = now;
         if self.guesses == Penalties::GUESSES {
             self.guesses = 0;
             let expires = self.expires.max(now) + Penalties::AUTHFAIL;
@@ -221,7 +252,7 @@ impl Rule for Penalties {
     }
 
     fn is_over(&self, now: i64) -> bool {
-        self.guesses == 0 && now >= self.expires
+        now >= self.expires && now - self.at >= Penalties::GRACE
     }
 }
 

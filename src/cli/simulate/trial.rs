@@ -5,11 +5,14 @@ use std::collections::{BTreeSet, HashMap};
 use ipnet::IpNet;
 use pam_prefixquota::source::Source;
 
-use super::attack::Attack;
+use super::attack::{Attack, Order};
 use super::defence::{Closed, Defence};
 use super::people::Try;
 use super::random::Random;
 use super::{DAY, QUIET_DAYS, START};
+
+/// How often an attacker looks for an address that is not closed.
+const DRAWS: usize = 8;
 
 /// What became of an attack.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -69,8 +72,17 @@ pub fn run(
         }
         let is_counted = now >= ends - DAY;
         figures.tries += u64::from(is_counted);
-        let login = attack.login(i, random);
-        if attack.names.is_empty() && knowledge.is_closed(&login.source, now) {
+        let mut login = attack.login(i, random);
+        // Somewhere else it may be open.
+        let draws = if matches!(attack.order, Order::Random) { DRAWS } else { 1 };
+        let knows_names = !attack.names.is_empty();
+        let is_open = (0..draws).any(|draw| {
+            if draw > 0 {
+                login = attack.login(i, random);
+            }
+            knows_names || !knowledge.is_closed(&login.source, now)
+        });
+        if !is_open {
             continue;
         }
         match defence.attempt(&login, false, now) {
@@ -100,11 +112,14 @@ impl Knowledge {
     fn is_closed(&mut self, source: &Source, now: i64) -> bool {
         self.lengths.iter().any(|&length| {
             let prefix = source.prefix(length);
-            let is_closed = self.closed.get(&prefix).is_some_and(|&until| now < until);
-            if !is_closed {
-                self.closed.remove(&prefix);
+            match self.closed.get(&prefix) {
+                Some(&until) if now < until => true,
+                Some(_) => {
+                    self.closed.remove(&prefix);
+                    false
+                }
+                None => false,
             }
-            is_closed
         })
     }
 }
