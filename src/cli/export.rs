@@ -123,7 +123,9 @@ impl State {
         let addresses = |family| self.entries.iter().filter(of(family)).count() as f64;
         let failures = |family| {
             let left = |entry: &Entry| entry.failures.count.left(self.now, settings.pace());
-            (self.entries.iter().filter(of(family)).map(left).sum::<f64>() * 1e3).round() / 1e3
+            // Not `sum`, which makes -0 of nothing.
+            let all = self.entries.iter().filter(of(family)).map(left).fold(0.0, |a, b| a + b);
+            (all * 1e3).round() / 1e3
         };
         let full = |family| {
             let same = |full: &&Standing| family_of(&full.prefix) == family;
