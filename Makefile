@@ -71,7 +71,8 @@ deps:  ## install what the build needs, if it is missing (Debian, as root)
 test-deps: deps  ## install what the tests need besides, without starting any service
 	@tests/need.sh sshd:openssh-server ssh:openssh-client dovecot:dovecot-imapd visudo:sudo \
 	    '/usr/lib*/dovecot/pop3:dovecot-pop3d' sqlite3:sqlite3 ip:iproute2 ps:procps \
-	    openssl:openssl readelf:binutils perl:perl-base shellcheck:shellcheck groff:groff-base
+	    openssl:openssl readelf:binutils perl:perl-base shellcheck:shellcheck groff:groff-base \
+	    nft:nftables ipset:ipset
 
 # The module is put in place by renaming: a daemon that runs may have the old one mapped.
 # Settings that are there are left alone; all there is to set is in the example in DOCDIR.

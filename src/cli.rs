@@ -8,14 +8,19 @@ mod check;
 mod country;
 mod doctor;
 mod edit;
+mod export;
+mod hurt;
 mod keep;
 mod known;
 mod pages;
+mod policy;
 mod replay;
 mod rules;
 mod show;
+mod simulate;
 mod stacks;
 mod status;
+mod top;
 mod tree;
 
 use std::ffi::OsStr;
@@ -83,10 +88,16 @@ pub fn run(args: &Args) -> Result<Report, String> {
             let address = address.as_deref().unwrap_or_default();
             check::check(&context()?, address, user.as_deref(), *all)
         }
+        Command::Top { limit, watch: true } => {
+            top::watch(&context()?, usize::from(*limit), args.format)
+        }
+        Command::Top { limit, watch: false } => top::top(&context()?, usize::from(*limit)),
+        Command::Hurt => hurt::hurt(&context()?),
+        Command::Export { form } => export::export(&context()?, *form),
         Command::Replay(options) => replay::replay(&context()?, options),
-        Command::Top { limit } => show::top(&context()?, usize::from(*limit)),
         Command::List { prefix } => show::list(&context()?, prefix.as_deref()),
-        Command::Policy => Ok(show::policy(&context()?)),
+        Command::Policy { plot: None } => Ok(policy::policy(&context()?)),
+        Command::Policy { plot: Some(file) } => policy::plot(&context()?, file.as_deref()),
         Command::Record { address } => edit::record(&context()?, address),
         Command::Forgive { prefix: Some(prefix), .. } => edit::forgive(&context()?, prefix),
         Command::Forgive { prefix: None, user } => {
@@ -110,6 +121,7 @@ pub fn run(args: &Args) -> Result<Report, String> {
         Command::Country { command: CountryCommand::Show { address } } => {
             country::show(&context()?, address)
         }
+        Command::Simulate(args) => simulate::simulate(&context()?, args),
         Command::Backup { file } => keep::backup(&context()?, file),
         Command::Prune => keep::prune(&context()?),
         Command::Repair => keep::repair(&context()?),

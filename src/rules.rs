@@ -49,6 +49,11 @@ impl Rules {
         self.0.push((prefix, action));
     }
 
+    /// The prefixes that have a rule, in the order in which they were added.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        self.0.iter().map(|(prefix, _)| *prefix)
+    }
+
     /// The rule that decides about `source`: the longest that covers it, at equal length deny
     /// before exempt before count.
     pub fn matching(&self, source: &Source) -> Option<(IpNet, Action)> {

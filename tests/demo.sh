@@ -54,9 +54,12 @@ ln -s /proc/self/fd "$lab/dev/fd"
 
 rm -f "$lab/etc/security/prefixquota.conf" "$lab/etc/nologin" # the settings are the defaults
 password=$(openssl rand -hex 6)
-echo "demo:x:60601:60601::$lab/home:/bin/sh" >>"$lab/etc/passwd"
-echo 'demo:x:60601:' >>"$lab/etc/group"
-echo "demo:$(openssl passwd -6 "$password"):19000:0:99999:7:::" >>"$lab/etc/shadow"
+# Two users: demo, whom the attacker guesses at, and alice, who logs in every day.
+for user in demo alice; do
+    echo "$user:x:60601:60601::$lab/home:/bin/sh" >>"$lab/etc/passwd"
+    echo "$user:x:60601:" >>"$lab/etc/group"
+    echo "$user:$(openssl passwd -6 "$password"):19000:0:99999:7:::" >>"$lab/etc/shadow"
+done
 # A short stack. pam_unix without its delay of 2 seconds after a wrong password, to save time.
 cat >"$lab/etc/pam.d/sshd" <<'STACK'
 # The stack of this demo
@@ -119,7 +122,7 @@ timeout 60 ssh -F none -b "\$1" -p 2222 -o PreferredAuthentications="\${3:-passw
     -i $lab/key -o IdentitiesOnly=yes -o NumberOfPasswordPrompts=1 \\
     -o KexAlgorithms=curve25519-sha256 \\
     -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \\
-    demo@::1 echo in </dev/null 2>&1 | tr -d '\\r' | grep -v '^Warning: Permanently added'
+    "\${LOGIN:-demo}@::1" echo in </dev/null 2>&1 | tr -d '\\r' | grep -v '^Warning: Permanently added'
 GUESS
 # shellcheck disable=SC2016 # for the script, not for us
 printf '#!/bin/sh\nprintf "%%s\\n" "$PW"\n' >"$lab/bin/answer"
@@ -141,10 +144,11 @@ show() {
     printf '%s\n' "${bold}\$ $*${plain}"
     "$@"
 }
-# attempt SOURCE PASSWORD METHOD in|refused|wrong WHO: one login, and what must come of it.
+# attempt SOURCE PASSWORD METHOD in|refused|wrong WHO [USER]: one login, and what must come of it.
 #   refused: by us, before the password was looked at. wrong: by pam_unix.
 attempt() {
     local source=$1 secret=$2 method=$3 expected=$4 who=$5 said outcome denied closed
+    local -x LOGIN=${6:-demo}
     denied=$(denials "$source") closed=$(closings "$source")
     said=$(guess "$source" "$secret" "$method") || true
     case $said in
@@ -161,7 +165,7 @@ attempt() {
     [ "$outcome" = "$expected" ] || fail "expected \"$expected\"; ssh said: $said"
 }
 denials() { grep -c "denied: service=sshd source=$1 " "$log" || true; }
-closings() { grep -Ec "(closed by|Disconnected from) authenticating user demo $1 " "$log" || true; }
+closings() { grep -Ec "(closed by|Disconnected from) authenticating user [a-z]+ $1 " "$log" || true; }
 more_closings() { [ "$(closings "$1")" -gt "$2" ]; }
 all_denials() { grep -c 'denied: service=sshd source=2001:db8:' "$log" || true; }
 # Wrong passwords that reached the password check, by the log of pam_unix.
@@ -195,7 +199,7 @@ attempt 3fff:0:1:2::bad guess1 password wrong "first wrong password"
 attempt 3fff:0:1:2::bad guess2 password wrong "second wrong password"
 attempt 3fff:0:1:2::bad "$password" password refused "third guess, and it is the right password"
 say "His neighbours have nothing to do with it:"
-attempt 3fff:0:1:2::7 "$password" password in "same /64, right password"
+attempt 3fff:0:1:2::7 "$password" password in "alice, same /64, right password" alice
 say "What a denied client sees (keyboard-interactive):"
 said=$(guess 3fff:0:1:2::bad "$password" keyboard-interactive || true)
 printf '%s\n' "$said" | sed '/^$/d; s/^/  /'
@@ -221,8 +225,8 @@ volley() { # so many guesses
 }
 volley 150
 volley 150
-say "A regular user somewhere in the attacked /32, while it still has room:"
-attempt 2001:db8:cafe:1::5 "$password" password in "another /64, right password"
+say "Somebody logs in from the attacked /32 while it still has room; now she is known there:"
+attempt 2001:db8:cafe:1::5 "$password" password in "alice, another /64, right password" alice
 volley 150
 volley 150
 while [ "$(all_denials)" = 0 ] && [ $guessed -lt 1000 ]; do volley 50; done
@@ -230,6 +234,7 @@ say "Now the /32 is full. Counts decay, so it gets room for one attempt every 8 
 say "the attacker goes on and takes it. Others with an address there:"
 hold
 attempt 2001:db8:dead:beef::1 "$password" password refused "fresh address, right password"
+attempt 2001:db8:feed:2::9 "$password" password in "alice, whose provider is known, at a new /64" alice
 attempt 3fff:0:7::1 "$password" password in "a neighbour in another /32"
 attempt 2001:db8:dead:beef::1 "$password" publickey in "fresh address, with a key"
 reached=$(checked 2001:db8:)

@@ -7,6 +7,8 @@ use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
 use pam_prefixquota::config::parse_duration;
 use pam_prefixquota::rules::{Action, Kind};
 
+use super::simulate::attack::Attacker;
+
 /// See and change what pam_prefixquota has counted
 #[derive(Parser)]
 #[command(name = "prefixquota", version, max_term_width = 100)]
@@ -69,7 +71,14 @@ pub enum Command {
         #[arg(short = 'n', long, default_value_t = 20, value_name = "NUMBER")]
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         limit: u16,
+        /// Draw again every second, until Ctrl-C or q
+        #[arg(long)]
+        watch: bool,
     },
+
+    /// Show which users are known at a place under a full prefix, and whether they get in now
+    /// (exit status 0 or 1)
+    Hurt,
 
     /// List the addresses that failed, heaviest first
     List {
@@ -78,7 +87,18 @@ pub enum Command {
     },
 
     /// Show the quota of every prefix length
-    Policy,
+    Policy {
+        /// Draw the curve, on the terminal or as an SVG picture into FILE
+        #[arg(long, value_name = "FILE", num_args = 0..=1)]
+        plot: Option<Option<PathBuf>>,
+    },
+
+    /// Write the counts for other programs: monitoring, or a firewall of yours
+    Export {
+        /// In which form
+        #[arg(long = "as", value_enum, value_name = "FORM")]
+        form: ExportForm,
+    },
 
     /// Count one failed attempt from ADDRESS, as if the module had seen it
     Record {
@@ -119,6 +139,9 @@ pub enum Command {
 
     /// Rehearse on logs: what would have been denied, and which right logins among it
     Replay(Replay),
+
+    /// Attack these settings, and what others do at one prefix length, among users who mistype
+    Simulate(Simulate),
 
     /// Show the settings in force and where each comes from
     Config {
@@ -196,6 +219,23 @@ pub enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
+}
+
+/// For whom counts are exported.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ExportForm {
+    /// All prefixes that matter, and all addresses
+    Json,
+    /// All prefixes that matter
+    Csv,
+    /// How many there are of each, for the textfile collector
+    Prometheus,
+    /// The full prefixes, for nft -f
+    Nft,
+    /// The full prefixes, for ipset restore
+    Ipset,
+    /// The full prefixes, one on a line
+    List,
 }
 
 /// The manual pages, by the names of their files.
@@ -293,6 +333,20 @@ impl From<RuleAction> for Kind {
             RuleAction::Count => Action::Count,
         })
     }
+}
+
+/// A simulation.
+#[derive(Arguments)]
+pub struct Simulate {
+    /// Only these attacks
+    #[arg(long, value_enum, value_name = "NAME", num_args = 1..)]
+    pub attack: Vec<Attacker>,
+    /// How long the attack goes on; the guesses of its last day are shown
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=365))]
+    pub days: u16,
+    /// The same seed gives the same figures
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
 
 /// A grant.

@@ -47,16 +47,7 @@ struct Bars {
 impl Bars {
     /// None in a pipe: programs read columns.
     fn for_stdout() -> Option<Bars> {
-        if !std::io::stdout().is_terminal() {
-            return None;
-        }
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
-            .into_iter()
-            .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-            .unwrap_or_default()
-            .to_lowercase();
-        let is_unicode = locale.contains("utf-8") || locale.contains("utf8");
-        Some(match is_unicode {
+        is_unicode_terminal().map(|is_unicode| match is_unicode {
             true => Bars { full: '█', empty: '░' },
             false => Bars { full: '#', empty: '.' },
         })
@@ -71,4 +62,15 @@ impl Bars {
         };
         (0..WIDTH).map(|at| if at < filled { self.full } else { self.empty }).collect()
     }
+}
+
+/// Whether the terminal shows more than ASCII; `None` if standard output is no terminal.
+pub fn is_unicode_terminal() -> Option<bool> {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        .unwrap_or_default()
+        .to_lowercase();
+    let is_unicode = locale.contains("utf-8") || locale.contains("utf8");
+    std::io::stdout().is_terminal().then_some(is_unicode)
 }

@@ -1,35 +1,16 @@
 //! Subcommands that only look.
 
 use jiff::Timestamp;
-use pam_prefixquota::config::{SETTINGS, example as example_file};
+use pam_prefixquota::config::{SETTINGS, Settings, example as example_file};
 use pam_prefixquota::decay;
 use pam_prefixquota::decide::Standing;
 use pam_prefixquota::guard::{Clock, SystemClock};
-use pam_prefixquota::source::Family;
 use pam_prefixquota::store::Entry;
 use serde_json::{Value, json};
 
-use super::{Context, Report, bar, json_count, seconds, shown_count, shown_wait, table, tree};
+use super::{Context, Report, json_count, seconds, shown_count, table};
 
-fn share(standing: &Standing) -> f64 {
-    standing.count / f64::from(standing.quota)
-}
-
-/// `top`.
-pub fn top(context: &Context, limit: usize) -> Result<Report, String> {
-    let entries = entries(context, None)?;
-    let mut standings = tree::standings(&entries, context.settings(), SystemClock.now());
-    standings.sort_by(|a, b| share(b).total_cmp(&share(a)));
-    standings.truncate(limit);
-    let text = if standings.is_empty() {
-        "No failures are counted now.".to_owned()
-    } else {
-        bar::standings(standings.iter())
-    };
-    Ok(Report::new(text, standings.iter().map(standing_json).collect()))
-}
-
-fn standing_json(standing: &Standing) -> Value {
+pub(super) fn standing_json(standing: &Standing) -> Value {
     json!({
         "prefix": standing.prefix.to_string(),
         "count": json_count(standing.count),
@@ -56,40 +37,16 @@ pub fn list(context: &Context, prefix: Option<&str>) -> Result<Report, String> {
         });
         table(&["source", "failures", "last attempt"], rows)
     };
-    let json = found
-        .iter()
-        .map(|(count, entry)| {
-            json!({
-                "source": entry.source,
-                "count": json_count(*count),
-                "last_unix_ms": entry.failures.count.at,
-            })
-        })
-        .collect();
+    let json = found.iter().map(|(_, entry)| entry_json(entry, context.settings(), now)).collect();
     Ok(Report::new(text, json))
 }
 
-/// `policy`.
-pub fn policy(context: &Context) -> Report {
-    let settings = context.settings();
-    let mut rows = Vec::new();
-    let mut json = Vec::new();
-    for family in Family::ALL {
-        let curve = settings.curve(family);
-        for length in (curve.widest..=family.bits()).rev() {
-            let quota = curve.quota(length);
-            let wait = decay::wait(f64::from(quota), quota, settings.pace().half_life);
-            rows.push([
-                format!("IPv{} /{length}", family.number()),
-                quota.to_string(),
-                shown_wait(wait),
-                format!("{:.0}", 86_400_000.0 / wait.max(1) as f64),
-            ]);
-            json.push(json!({"family": family.number(), "length": length, "quota": quota}));
-        }
-    }
-    let header = ["prefix", "quota", "next try when full", "tries a day then"];
-    Report::new(table(&header, rows), json.into())
+pub(super) fn entry_json(entry: &Entry, settings: &Settings, now: i64) -> Value {
+    json!({
+        "source": entry.source,
+        "count": json_count(entry.failures.count.left(now, settings.pace())),
+        "last_unix_ms": entry.failures.count.at,
+    })
 }
 
 /// `config`.
