@@ -146,8 +146,9 @@ impl<'c> Reader<'c> {
     ///
     /// [`StoreError::Busy`], [`StoreError::Sqlite`].
     pub fn all_known(&self) -> Result<Vec<UserPlace>, StoreError> {
-        let sql =
-            format!("SELECT {KNOWN_COUNT}, user, place, seen FROM known ORDER BY user, seen DESC, place");
+        let sql = format!(
+            "SELECT {KNOWN_COUNT}, user, place, seen FROM known ORDER BY user, seen DESC, place"
+        );
         self.select(&sql, [], |row| {
             let place = text(row, 8)?;
             let place = (place != ELSEWHERE).then(|| parse_prefix(&place));
