@@ -274,7 +274,7 @@ pub fn at_once(count: usize, work: impl Fn(usize) -> c_int) -> Vec<c_int> {
 }
 
 /// A flag that parent and children share; one page for each call, kept until the test ends.
-fn shared_flag() -> &'static AtomicBool {
+pub fn shared_flag() -> &'static AtomicBool {
     // SAFETY: an anonymous mapping of its own, zeroed (= false), never unmapped.
     unsafe {
         let page = libc::mmap(
