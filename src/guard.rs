@@ -105,7 +105,9 @@ impl<'a> Guard<'a> {
         }
         // Refused attempts write nothing, so a count from the future would stand for ever.
         let write = store.begin()?;
-        let mended = self.judge_mended(&write, login, now)?;
+        // Read again, under the lock: on a busy machine the first reading may be seconds old, and
+        // what others charged since then is not from the future.
+        let mended = self.judge_mended(&write, login, self.clock.now())?;
         write.commit()?;
         Ok(mended)
     }

@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::book::{inside, v6};
 use common::store::{HOUR, Lab, START, is_charged, stranger};
 use pam_prefixquota::decide::{Refusal, Verdict};
-use pam_prefixquota::guard::{Admission, Clock};
+use pam_prefixquota::guard::{Admission, Clock, Guard};
 use pam_prefixquota::login::Login;
 use pam_prefixquota::source::{Source, key_range, parse_prefix};
 use pam_prefixquota::store::Store;
@@ -118,6 +118,43 @@ fn i19_a_clock_set_back_neither_grows_nor_freezes_counts() {
         assert!((lab.count("2001:db8::1", 128) - 1.0).abs() < 1e-9, "{back}");
         assert!(is_charged(&lab.admit("2001:db8::1")), "{back}");
     }
+}
+
+/// A clock after whose first reading the process is kept from running for two seconds, in which
+/// another one does `meanwhile`.
+struct Stalled<'a> {
+    lab: &'a Lab,
+    meanwhile: RefCell<Option<Box<dyn FnOnce() + 'a>>>,
+}
+
+impl Clock for Stalled<'_> {
+    fn now(&self) -> i64 {
+        let read = self.lab.clock.now();
+        if let Some(meanwhile) = self.meanwhile.take() {
+            self.lab.pass(2_000);
+            meanwhile();
+        }
+        read
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.lab.clock.sleep(time);
+    }
+}
+
+#[test]
+fn a_slow_look_takes_no_other_attempt_to_be_from_the_future() {
+    let lab = Lab::new(|_| {});
+    let other = Cell::new(None);
+    let charge = || other.set(Some(lab.charge("2001:db8::1")));
+    let clock = Stalled { lab: &lab, meanwhile: RefCell::new(Some(Box::new(charge))) };
+    let guard = Guard::new(&lab.settings, &lab.rules, &clock);
+    let looked = guard.look(&mut lab.store(), &stranger("2001:db8::2")).unwrap();
+    assert!(matches!(looked.verdict, Verdict::Admit(..)) && !looked.is_ahead);
+    drop(clock);
+    // Its charge was left alone, so it can be taken back.
+    lab.refund("2001:db8::1", &other.take().unwrap());
+    assert!(lab.count("2001:db8::1", 128).abs() < 1e-9);
 }
 
 #[test]

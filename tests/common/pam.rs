@@ -69,6 +69,8 @@ pub struct Talk {
     pub prompts: usize,
     /// Messages that are no prompts: style and text.
     pub messages: Vec<(c_int, String)>,
+    /// What happens while he types.
+    pub meanwhile: Option<Box<dyn FnMut()>>,
 }
 
 /// Writes the stack of `service` into `confdir`. `LINES` name the module by its full path.
@@ -178,6 +180,11 @@ impl Pam {
         self.talk.password = password.map(<[u8]>::to_vec);
     }
 
+    /// What happens while the user is at the prompt.
+    pub fn meanwhile(&mut self, work: impl FnMut() + 'static) {
+        self.talk.meanwhile = Some(Box::new(work));
+    }
+
     pub fn authenticate(&mut self) -> c_int {
         self.authenticate_with(0)
     }
@@ -242,6 +249,9 @@ extern "C" fn converse(
             let message = &**messages.add(i);
             if matches!(message.style, PROMPT_ECHO_OFF | PROMPT_ECHO_ON) {
                 talk.prompts += 1;
+                if let Some(work) = &mut talk.meanwhile {
+                    work();
+                }
                 let Some(password) = &talk.password else {
                     libc::free(answers.cast());
                     return CONV_ERR;
@@ -285,7 +295,7 @@ pub fn at_once(count: usize, work: impl Fn(usize) -> c_int) -> Vec<c_int> {
 }
 
 /// A flag that parent and children share; one page for each call, kept until the test ends.
-fn shared_flag() -> &'static AtomicBool {
+pub fn shared_flag() -> &'static AtomicBool {
     // SAFETY: an anonymous mapping of its own, zeroed (= false), never unmapped.
     unsafe {
         let page = libc::mmap(
