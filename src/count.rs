@@ -17,6 +17,11 @@ pub fn is_set(now: i64) -> bool {
     now >= CLOCK_IS_SET
 }
 
+/// Whether what was stored `at` claims to be from the future: the clock was set back.
+pub fn is_ahead(at: i64, now: i64) -> bool {
+    is_set(now) && at > now.saturating_add(CLOCK_SLACK)
+}
+
 /// What time means for a count, from the settings. All in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
@@ -83,10 +88,10 @@ impl Count {
         self.left(now, pace) < FADED && (!pace.strict || self.slow_left(now) < SLOW_FADED)
     }
 
-    /// Whether it claims to be from the future: the clock was set back, and without mending the
-    /// count would not decay until the clock catches up.
+    /// Whether it claims to be from the future ([`is_ahead`]): without mending it would not decay
+    /// until the clock catches up.
     pub fn is_ahead(&self, now: i64) -> bool {
-        is_set(now) && self.at > now.saturating_add(CLOCK_SLACK)
+        is_ahead(self.at, now)
     }
 
     /// With one charge more.

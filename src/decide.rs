@@ -179,7 +179,7 @@ pub fn judge(
     };
     let is_ahead = strangers.is_ahead()
         || familiar.is_ahead()
-        || known.is_some_and(|known| known.count.is_ahead(now))
+        || records.known.iter().any(|known| known.is_ahead(now))
         || records.elsewhere.is_some_and(|count| count.is_ahead(now));
     let elsewhere = records.elsewhere;
     Judgement { verdict, strangers, familiar, known, elsewhere, is_ahead, problem: None }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 
-use crate::count::Count;
+use crate::count::{Count, is_ahead};
 use crate::source::{Family, Source};
 
 /// Longer names are nobody's: they are judged, but never kept. In bytes.
@@ -87,4 +87,12 @@ pub struct Known {
     pub seen: i64,
     /// The user's failures there.
     pub count: Count,
+}
+
+impl Known {
+    /// Whether it claims to be from the future ([`is_ahead`]): without mending it would be known
+    /// until long after.
+    pub fn is_ahead(&self, now: i64) -> bool {
+        is_ahead(self.seen, now) || self.count.is_ahead(now)
+    }
 }
