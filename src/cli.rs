@@ -31,6 +31,7 @@ use std::time::Duration;
 use comfy_table::{ContentArrangement, Table, presets};
 use ipnet::IpNet;
 use pam_prefixquota::config::{Config, Place, Settings};
+use pam_prefixquota::decay::seconds;
 use pam_prefixquota::guard::{Guard, SystemClock};
 use pam_prefixquota::login::Login;
 use pam_prefixquota::rules::Rules;
@@ -267,11 +268,6 @@ fn shown_count(count: f64) -> String {
 /// A count for programs: three places are more than a decaying count is good for.
 fn json_count(count: f64) -> Value {
     ((count * 1000.0).round() / 1000.0).into()
-}
-
-/// Milliseconds as whole seconds, rounded up: who waits that long is let in.
-fn seconds(milliseconds: i64) -> i64 {
-    milliseconds.saturating_add(999) / 1_000
 }
 
 /// A time to wait as people read it: `42m`, `1h 5m`, `now`.

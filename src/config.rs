@@ -110,6 +110,11 @@ impl Settings {
         }
     }
 
+    /// Whether a place that was last `seen` then is still known.
+    pub fn remembers(&self, seen: i64, now: i64) -> bool {
+        now.saturating_sub(seen) < self.known_for
+    }
+
     /// What time means for the counts of known places.
     pub fn known_pace(&self) -> Pace {
         Pace { half_life: self.known_half_life, strict: false, settle: self.settle }

@@ -37,3 +37,8 @@ pub fn wait(count: f64, quota: u32, half_life: i64) -> i64 {
     // `as` saturates, which is what a wait beyond the calendar should do.
     (half_life as f64 * libm::log2(count / room)).ceil().max(1.0) as i64
 }
+
+/// Milliseconds as whole seconds, rounded up: who waits that long is let in.
+pub fn seconds(milliseconds: i64) -> i64 {
+    milliseconds.saturating_add(999) / 1_000
+}

@@ -48,6 +48,13 @@ pub struct Standing {
     pub wait: i64,
 }
 
+impl Standing {
+    /// Which part of its quota it has, 1 for all.
+    pub fn share(&self) -> f64 {
+        self.count / f64::from(self.quota.max(1))
+    }
+}
+
 /// Why an attempt is refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Refusal {
@@ -188,8 +195,7 @@ pub fn judge(
 /// The known place that decides: the nearest of those where the user was seen lately.
 pub fn known_place(places: &[Known], now: i64, settings: &Settings) -> Option<Known> {
     let counts = |known: &&Known| {
-        let is_recent = now.saturating_sub(known.seen) < settings.known_for;
-        is_recent && settings.known_quota(known.place.tier) > 0
+        settings.remembers(known.seen, now) && settings.known_quota(known.place.tier) > 0
     };
     let known = places.iter().filter(counts);
     known.min_by_key(|known| known.place.tier == Tier::Wide).copied()

@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::country::{Country, country_of, is_denied};
 use crate::decide::{self, Judgement, Records, Refusal, Verdict};
 use crate::login::{Known, Login};
-use crate::repeat::{Guess, Mark, Repeat};
+use crate::repeat::{Guess, Mark, Remembered, Repeat};
 use crate::rules::{self, Kind, RuleId, Ruled, Rules};
 use crate::store::{Reader, Store, StoreError, Ticket, Write};
 
@@ -104,16 +104,13 @@ impl<'a> Guard<'a> {
             return Ok(judgement);
         }
         // Refused attempts write nothing, so a count from the future would stand for ever.
-        let write = store.begin()?;
-        // Read again, under the lock: on a busy machine the first reading may be seconds old, and
-        // what others charged since then is not from the future.
-        let mended = self.judge_mended(&write, login, self.clock.now())?;
-        write.commit()?;
-        Ok(mended)
+        // Time is read again, under the lock: on a busy machine the first reading may be seconds
+        // old, and what others charged since then is not from the future.
+        store.transact(|write| self.judge_mended(write, login, self.clock.now()))
     }
 
     fn judge(&self, reader: &Reader<'_>, login: &Login, now: i64) -> Result<Judgement, StoreError> {
-        let mut ruled = rules::decide(login, self.rules, &reader.rules(&login.source)?, now);
+        let mut ruled = self.ruled(reader, login, now)?;
         let mut problem = None;
         match self.denied_country(login, &ruled) {
             Ok(country) => ruled.country = country,
@@ -129,6 +126,10 @@ impl<'a> Guard<'a> {
         };
         let judgement = decide::judge(login, &ruled, &records, self.settings, now);
         Ok(Judgement { problem, ..judgement })
+    }
+
+    fn ruled(&self, reader: &Reader<'_>, login: &Login, now: i64) -> Result<Ruled, StoreError> {
+        Ok(rules::decide(login, self.rules, &reader.rules(&login.source)?, now))
     }
 
     /// The country of a login, if that is denied and no prefix rule says otherwise.
@@ -209,9 +210,7 @@ impl<'a> Guard<'a> {
     pub fn record(&self, store: &mut Store, login: &Login) -> Result<Admission, StoreError> {
         let admission = self.admit(store, login, None)?;
         if let Admission::Passed(Pass { ticket: Some(ticket), .. }) = &admission {
-            let write = store.begin()?;
-            write.settle(ticket, self.settings)?;
-            write.commit()?;
+            store.transact(|write| write.settle(ticket, self.settings))?;
         }
         Ok(admission)
     }
@@ -232,20 +231,21 @@ impl<'a> Guard<'a> {
         if pass.ticket.is_none() && pass.spends.is_none() {
             return if pass.exempt { Ok(Ok(())) } else { self.learn(store, login).map(Ok) };
         }
-        let write = store.begin()?;
-        let now = self.clock.now();
-        if let Some(ticket) = &pass.ticket {
-            write.refund(ticket, self.settings)?;
-        }
-        let used_up = match &pass.spends {
-            Some(rule) if !write.take_use(rule)? => Some(Refusal::UsedUp(rule.prefix)),
-            _ => None,
-        };
-        if used_up.is_none() && !pass.exempt {
-            write.learn(login, now, self.settings)?;
-        }
-        write.commit()?;
-        Ok(used_up.map_or(Ok(()), Err))
+        store.transact(|write| {
+            if let Some(ticket) = &pass.ticket {
+                write.refund(ticket, self.settings)?;
+            }
+            match &pass.spends {
+                Some(rule) if !write.take_use(rule)? => {
+                    return Ok(Err(Refusal::UsedUp(rule.prefix)));
+                }
+                _ => {}
+            }
+            if !pass.exempt {
+                write.learn(login, self.clock.now(), self.settings)?;
+            }
+            Ok(Ok(()))
+        })
     }
 
     /// Learns the place of a login that has nothing else to settle. It is not kept waiting: what is
@@ -274,8 +274,7 @@ impl<'a> Guard<'a> {
     ///
     /// The store cannot be used.
     pub fn is_exempt(&self, store: &Store, login: &Login) -> Result<bool, StoreError> {
-        let stored = store.reader().rules(&login.source)?;
-        let ruled = rules::decide(login, self.rules, &stored, self.clock.now());
+        let ruled = self.ruled(&store.reader(), login, self.clock.now())?;
         Ok(matches!(decide::by_rule(&ruled), Some(Verdict::Exempt(_))))
     }
 
@@ -291,9 +290,7 @@ impl<'a> Guard<'a> {
         login: &Login,
         ticket: &Ticket,
     ) -> Result<(), StoreError> {
-        let write = store.begin()?;
-        write.charge_again(ticket, login, self.clock.now(), self.settings)?;
-        write.commit()
+        store.transact(|write| write.charge_again(ticket, login, self.clock.now(), self.settings))
     }
 
     /// Test and charge in one transaction.
@@ -303,55 +300,49 @@ impl<'a> Guard<'a> {
         login: &Login,
         guess: Option<Guess<'_>>,
     ) -> Result<Charged, StoreError> {
-        let write = store.begin()?;
-        // Read under the lock: charges are stored in the order of their times.
-        let now = self.clock.now();
-        let judgement = self.judge_mended(&write, login, now)?;
-        let charged = match judgement.verdict.clone() {
-            Verdict::Wait(refusal) => Charged::Wait(refusal),
-            Verdict::Deny(refusal) => Charged::Deny(refusal),
-            Verdict::Exempt(spends) => Charged::Passed(Pass { ticket: None, spends, exempt: true }),
-            Verdict::Admit(lane, spends) => {
-                let by_grant = spends.as_ref().is_some_and(|rule| rule.kind == Kind::Grant);
-                let mark = self.mark(&write, login, guess)?;
-                let may_repeat = !by_grant && self.settings.repeat.holds(lane);
-                let ticket = if may_repeat && self.is_repeat(&write, mark, guess, now)? {
-                    None
-                } else {
-                    let lane = (lane, spends.as_ref());
-                    Some(write.charge(login, &judgement, lane, mark, now, self.settings)?)
-                };
-                Charged::Passed(Pass { ticket, spends, exempt: false })
-            }
-        };
-        // Also what was mended.
-        write.commit()?;
-        Ok(charged)
+        // Committed whatever comes of it: the clock may have been mended.
+        store.transact(|write| {
+            // Read under the lock: charges are stored in the order of their times.
+            let now = self.clock.now();
+            let judgement = self.judge_mended(write, login, now)?;
+            Ok(match judgement.verdict.clone() {
+                Verdict::Wait(refusal) => Charged::Wait(refusal),
+                Verdict::Deny(refusal) => Charged::Deny(refusal),
+                Verdict::Exempt(spends) => {
+                    Charged::Passed(Pass { ticket: None, spends, exempt: true })
+                }
+                Verdict::Admit(lane, spends) => {
+                    let by_grant = spends.as_ref().is_some_and(|rule| rule.kind == Kind::Grant);
+                    let may_repeat = !by_grant && self.settings.repeat.holds(lane);
+                    let trace = self.trace(write, login, guess)?;
+                    let is_repeat =
+                        trace.as_ref().zip(guess).is_some_and(|((mark, remembered), guess)| {
+                            remembered.has(mark.tag, guess.began, now, self.settings.repeat_for)
+                        });
+                    let ticket = if may_repeat && is_repeat {
+                        None
+                    } else {
+                        let lane = (lane, spends.as_ref());
+                        Some(write.charge(login, &judgement, lane, trace, now, self.settings)?)
+                    };
+                    Charged::Passed(Pass { ticket, spends, exempt: false })
+                }
+            })
+        })
     }
 
-    /// How the password of a guess is remembered, if such are.
-    fn mark(
+    /// How the password of a guess is remembered, if such are, and what is beside it.
+    fn trace(
         &self,
         write: &Write<'_>,
         login: &Login,
         guess: Option<Guess<'_>>,
-    ) -> Result<Option<Mark>, StoreError> {
+    ) -> Result<Option<(Mark, Remembered)>, StoreError> {
         let Some(guess) = guess.filter(|_| self.settings.repeat != Repeat::No) else {
             return Ok(None);
         };
         let secret = write.secret()?;
-        Ok(secret.and_then(|secret| Mark::of(&secret, login, guess.password)))
-    }
-
-    fn is_repeat(
-        &self,
-        write: &Write<'_>,
-        mark: Option<Mark>,
-        guess: Option<Guess<'_>>,
-        now: i64,
-    ) -> Result<bool, StoreError> {
-        let (Some(mark), Some(guess)) = (mark, guess) else { return Ok(false) };
-        let remembered = write.remembered(mark.slot)?;
-        Ok(remembered.has(mark.tag, guess.began, now, self.settings.repeat_for))
+        let mark = secret.and_then(|secret| Mark::of(&secret, login, guess.password));
+        mark.map(|mark| Ok((mark, write.remembered(mark.slot)?))).transpose()
     }
 }

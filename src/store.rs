@@ -202,7 +202,23 @@ impl Store {
         Ok(Write::new(begun.map_err(|error| from_sqlite(path, error))?, path))
     }
 
-    /// The same for what can as well be done another time: waits a quarter of a second at most.
+    /// Does `work` in one such transaction: all of it is written, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`; [`StoreError::Busy`], [`StoreError::Sqlite`].
+    pub fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&Write<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let write = self.begin()?;
+        let done = work(&write)?;
+        write.commit()?;
+        Ok(done)
+    }
+
+    /// As [`Store::begin`], for what can as well be done another time: waits a quarter of a second
+    /// at most.
     ///
     /// # Errors
     ///

@@ -49,13 +49,22 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// Whether it may still turn out right.
+    pub fn is_open(&self) -> bool {
+        is_set(&self.pass)
+    }
+
     /// Whether a success was settled already.
     pub fn is_done(&self) -> bool {
-        let done = self.done.take();
-        let is_done = done.is_some();
-        self.done.set(done);
-        is_done
+        is_set(&self.done)
     }
+}
+
+fn is_set<T>(cell: &Cell<Option<T>>) -> bool {
+    let value = cell.take();
+    let is_set = value.is_some();
+    cell.set(value);
+    is_set
 }
 
 /// A success.

@@ -55,10 +55,11 @@ impl Bars {
 
     /// A bar is full where there is no room for one attempt more, and only there.
     fn of(&self, standing: &Standing) -> String {
-        let share = standing.count / f64::from(standing.quota.max(1));
         let filled = match standing.wait {
             1.. => WIDTH,
-            _ => (share * f64::from(WIDTH)).round().clamp(0.0, f64::from(WIDTH - 1)) as u8,
+            _ => {
+                (standing.share() * f64::from(WIDTH)).round().clamp(0.0, f64::from(WIDTH - 1)) as u8
+            }
         };
         (0..WIDTH).map(|at| if at < filled { self.full } else { self.empty }).collect()
     }

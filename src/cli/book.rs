@@ -275,7 +275,6 @@ impl Book {
     /// Learns from where a user has logged in; the oldest of too many places is forgotten.
     fn learn(&mut self, login: &Login, now: i64) {
         let Some(places) = login.places() else { return };
-        let known_for = self.settings.known_for;
         let user = self.users.entry(login.user.clone()).or_default();
         for place in places {
             match user.places.iter_mut().find(|known| known.place == place) {
@@ -286,7 +285,7 @@ impl Book {
                 }
             }
         }
-        user.places.retain(|known| now.saturating_sub(known.seen) < known_for);
+        user.places.retain(|known| self.settings.remembers(known.seen, now));
         if user.places.len() > PLACES {
             user.places.sort_by_cached_key(|known| (Reverse(known.seen), known.place.to_string()));
             user.places.truncate(PLACES);

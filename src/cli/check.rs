@@ -143,6 +143,5 @@ fn changes(standing: &Standing, standings: &[Standing]) -> bool {
 
 /// The prefix nearest to its quota.
 fn tightest(standings: &[Standing]) -> Option<Standing> {
-    let share = |standing: &Standing| standing.count / f64::from(standing.quota);
-    standings.iter().copied().max_by(|a, b| share(a).total_cmp(&share(b)))
+    standings.iter().copied().max_by(|a, b| a.share().total_cmp(&b.share()))
 }

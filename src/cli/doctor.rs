@@ -94,6 +94,22 @@ impl Finding {
     }
 }
 
+/// The settings of a server, as its own program prints them; a finding where it does not.
+fn settings_of(
+    about: &str,
+    server: &str,
+    program: &str,
+    arguments: &[&str],
+) -> Result<String, Finding> {
+    program::ask(program, arguments).map_err(|error| {
+        let mend = format!(
+            "Run it yourself to see what {server} does not like; as long as it fails, its settings \
+             cannot be examined."
+        );
+        Finding::note(about, error, mend)
+    })
+}
+
 /// What was found on a machine.
 pub struct Examination {
     pub findings: Vec<Finding>,

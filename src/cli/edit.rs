@@ -5,7 +5,6 @@ use std::os::unix::ffi::OsStrExt;
 
 use pam_prefixquota::decide::Refusal;
 use pam_prefixquota::guard::{Admission, Clock, SystemClock};
-use pam_prefixquota::store::StoreError;
 use serde_json::json;
 
 use super::{Context, Report, json_count, shown_count, shown_name, shown_wait};
@@ -61,12 +60,7 @@ pub fn forgive(context: &Context, prefix: &str) -> Result<Report, String> {
         let pace = context.settings().pace();
         failures =
             forgiven.iter().fold(0.0, |sum, entry| sum + entry.failures.count.left(now, pace));
-        let mut forgive = || {
-            let write = store.begin()?;
-            write.forgive(&prefix)?;
-            write.commit()
-        };
-        forgive().map_err(|error: StoreError| error.to_string())?;
+        store.transact(|write| write.forgive(&prefix)).map_err(|error| error.to_string())?;
     }
     let text = match addresses {
         0 => format!("Nothing to forgive in {prefix}."),
@@ -84,12 +78,9 @@ pub fn forgive(context: &Context, prefix: &str) -> Result<Report, String> {
 /// `forgive --user USER`.
 pub fn forgive_user(context: &Context, user: &OsStr) -> Result<Report, String> {
     if let Some(mut store) = context.existing_store()? {
-        let mut forgive = || {
-            let write = store.begin()?;
-            write.forgive_known(|other, _| other == user.as_bytes())?;
-            write.commit()
-        };
-        forgive().map_err(|error: StoreError| error.to_string())?;
+        store
+            .transact(|write| write.forgive_known(|other, _| other == user.as_bytes()))
+            .map_err(|error| error.to_string())?;
     }
     let user = shown_name(user.as_bytes());
     Ok(Report::new(format!("Forgave all that was counted for {user}."), json!({"user": user})))

@@ -64,7 +64,7 @@ impl State {
             known = store.reader().all_known().map_err(|error| error.to_string())?;
             rules = store.reader().all_rules().map_err(|error| error.to_string())?;
         }
-        let recent = |known: &UserPlace| now.saturating_sub(known.seen) < settings.known_for;
+        let recent = |known: &UserPlace| settings.remembers(known.seen, now);
         known.retain(|known| known.place.is_some() && recent(known));
         rules.retain(|rule| rule.is_live(now));
         let size = std::fs::metadata(&settings.database).map_or(0, |file| file.len());

@@ -66,7 +66,7 @@ fn find(context: &Context, store: &mut Store) -> Result<Vec<Hurt>, String> {
     };
     let (known, entries) = read(store).map_err(|error| error.to_string())?;
     let failures: Vec<Failures> = entries.iter().map(|entry| entry.failures).collect();
-    let recent = |known: &&UserPlace| now.saturating_sub(known.seen) < settings.known_for;
+    let recent = |known: &&UserPlace| settings.remembers(known.seen, now);
     let mut found = Vec::new();
     for known in known.iter().filter(recent) {
         let Some(place) = known.place else { continue };

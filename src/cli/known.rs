@@ -55,7 +55,7 @@ pub fn list(context: &Context, which: Option<&OsStr>) -> Result<Report, String> 
         None => Vec::new(),
     };
     let (settings, now) = (context.settings(), SystemClock.now());
-    let recent = |known: &UserPlace| now.saturating_sub(known.seen) < settings.known_for;
+    let recent = |known: &UserPlace| settings.remembers(known.seen, now);
     known.retain(|known| known.place.is_some() && recent(known) && which.has(known));
     let left = |known: &UserPlace| known.count.left(now, settings.known_pace());
     let place = |known: &UserPlace| known.place.map(|place| place.to_string()).unwrap_or_default();
@@ -86,10 +86,9 @@ pub fn forget(context: &Context, which: &OsStr) -> Result<Report, String> {
     let chosen = Which::new(context, Some(which));
     let mut forgotten = 0;
     if let Some(mut store) = context.existing_store()? {
-        let write = store.begin().map_err(|error| error.to_string())?;
-        forgotten =
-            write.forget_known(|known| chosen.has(known)).map_err(|error| error.to_string())?;
-        write.commit().map_err(|error| error.to_string())?;
+        forgotten = store
+            .transact(|write| write.forget_known(|known| chosen.has(known)))
+            .map_err(|error| error.to_string())?;
     }
     let which = shown_name(which.as_bytes());
     let text = match forgotten {

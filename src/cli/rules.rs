@@ -9,7 +9,7 @@ use pam_prefixquota::guard::{Clock, SystemClock};
 use pam_prefixquota::login::Tier;
 use pam_prefixquota::rules::{Action, Kind, RuleId, StoredRule};
 use pam_prefixquota::source::{Family, Source, parse_host};
-use pam_prefixquota::store::StoreError;
+use pam_prefixquota::store::Write;
 use serde_json::{Value, json};
 
 use super::args::{Grant, RuleAdd};
@@ -31,20 +31,18 @@ pub fn add(context: &Context, rule: &RuleAdd) -> Result<Report, String> {
         tries: 0,
         note: rule.note.clone(),
     };
-    put(context, &new, now)?;
+    let put = |write: &Write<'_>| {
+        write.put_rule(&new, now)?;
+        write.reader().all_rules()
+    };
+    let beside = context.store()?.transact(put).map_err(|error| error.to_string())?;
+    let beside = beside.iter().filter(|rule| rule.id.prefix == prefix && rule.is_live(now));
+    let stronger = beside.filter_map(StoredRule::action).max();
     let mut text = format!("{prefix}: {kind}{}.", terms(&new, now));
-    let stronger = rules_of(context, prefix)?.into_iter().filter(|rule| rule.is_live(now));
-    let stronger = stronger.filter_map(|rule| rule.action()).max();
     if let Some(stronger) = stronger.filter(|stronger| Kind::Rule(*stronger) != kind) {
         text += &format!(" It has no effect beside {stronger} for the same prefix, which wins.");
     }
     Ok(Report::new(text, shown(&new, now)))
-}
-
-fn rules_of(context: &Context, prefix: IpNet) -> Result<Vec<StoredRule>, String> {
-    let mut rules = context.store()?.reader().all_rules().map_err(|error| error.to_string())?;
-    rules.retain(|rule| rule.id.prefix == prefix);
-    Ok(rules)
 }
 
 /// `rule remove PREFIX`.
@@ -52,14 +50,15 @@ pub fn remove(context: &Context, prefix: &str) -> Result<Report, String> {
     let prefix = rule_prefix(context, prefix)?;
     let mut removed = Vec::new();
     if let Some(mut store) = context.existing_store()? {
-        let write = store.begin().map_err(|error| error.to_string())?;
-        let all = write.reader().all_rules().map_err(|error| error.to_string())?;
-        for rule in all.into_iter().filter(|rule| rule.id.prefix == prefix) {
-            if write.remove_rule(&rule.id).map_err(|error| error.to_string())? {
-                removed.push(rule.id.kind.to_string());
+        let remove = |write: &Write<'_>| {
+            for rule in write.reader().all_rules()?.iter().filter(|rule| rule.id.prefix == prefix) {
+                if write.remove_rule(&rule.id)? {
+                    removed.push(rule.id.kind.to_string());
+                }
             }
-        }
-        write.commit().map_err(|error| error.to_string())?;
+            Ok(())
+        };
+        store.transact(remove).map_err(|error| error.to_string())?;
     }
     let text = if removed.is_empty() {
         format!("No rule for {prefix}.")
@@ -109,7 +108,8 @@ pub fn grant(context: &Context, grant: &Grant) -> Result<Report, String> {
     }
     let until = Some(now.saturating_add(grant.lasts));
     let new = StoredRule { id, until, uses: Some(grant.uses), tries: 0, note: String::new() };
-    let new = put(context, &new, now)?;
+    let put = context.store()?.transact(|write| write.put_rule(&new, now));
+    let new = put.map_err(|error| error.to_string())?;
     let mut json = shown(&new, now);
     if let Some(object) = json.as_object_mut() {
         object.insert("granted".to_owned(), true.into());
@@ -133,29 +133,11 @@ fn granted_prefix(context: &Context, address: &str) -> Result<IpNet, String> {
 
 fn take_back(context: &Context, id: &RuleId, now: i64) -> Result<bool, String> {
     let Some(mut store) = context.existing_store()? else { return Ok(false) };
-    let mut take_back = || {
-        let write = store.begin()?;
-        let rules = write.reader().all_rules()?;
-        let is_live = rules.iter().any(|rule| rule.id == *id && rule.is_live(now));
-        if is_live {
-            write.remove_rule(id)?;
-        }
-        write.commit()?;
-        Ok(is_live)
+    let take_back = |write: &Write<'_>| match write.reader().rule(id)? {
+        Some(rule) if rule.is_live(now) => write.remove_rule(id),
+        _ => Ok(false),
     };
-    take_back().map_err(|error: StoreError| error.to_string())
-}
-
-/// Puts a rule into the store; what is there then.
-fn put(context: &Context, rule: &StoredRule, now: i64) -> Result<StoredRule, String> {
-    let mut store = context.store()?;
-    let mut put = || {
-        let write = store.begin()?;
-        let put = write.put_rule(rule, now)?;
-        write.commit()?;
-        Ok(put)
-    };
-    put().map_err(|error: StoreError| error.to_string())
+    store.transact(take_back).map_err(|error| error.to_string())
 }
 
 /// A prefix for a rule; an address in any form stands for what it counts as.

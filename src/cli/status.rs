@@ -72,12 +72,14 @@ fn held(context: &Context) -> Result<Held, String> {
     let entries = entries(context, None)?;
     let known = store.reader().all_known().map_err(|error| error.to_string())?;
     let rules = store.reader().all_rules().map_err(|error| error.to_string())?;
-    let recent = now.saturating_sub(settings.known_for);
     Ok(Held {
         failures: entries.iter().map(|entry| left(entry, context, now)).sum(),
         addresses: entries.len(),
         full: tree::standings(&entries, settings, now).iter().filter(|s| s.wait > 0).count(),
-        places: known.iter().filter(|k| k.place.is_some() && k.seen > recent).count(),
+        places: known
+            .iter()
+            .filter(|k| k.place.is_some() && settings.remembers(k.seen, now))
+            .count(),
         rules: rules.iter().filter(|rule| rule.is_live(now)).count(),
     })
 }

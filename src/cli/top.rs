@@ -59,7 +59,7 @@ fn nearest(context: &Context, limit: usize) -> Result<Vec<Standing>, String> {
 /// those nearest to their quota. Of equals the wider, then by address.
 fn by_fullness(a: &Standing, b: &Standing) -> Ordering {
     let share = |standing: &Standing| match standing.wait {
-        0 => standing.count / f64::from(standing.quota),
+        0 => standing.share(),
         _ => f64::INFINITY,
     };
     let place = |standing: &Standing| (standing.prefix.prefix_len(), key_range(&standing.prefix).0);

@@ -285,12 +285,8 @@ impl<'h> Call<'h> {
     /// the password when an attempt begins; so if one is there, and the line that charged was
     /// itself the first to ask, that was in this same attempt.
     fn is_charged(&self) -> bool {
-        self.kept().is_some_and(|attempt| {
-            let pass = attempt.pass.take();
-            let is_open = pass.is_some();
-            attempt.pass.set(pass);
-            is_open && attempt.prompted && self.pam.has_authtok()
-        })
+        self.kept()
+            .is_some_and(|attempt| attempt.is_open() && attempt.prompted && self.pam.has_authtok())
     }
 
     fn kept(&self) -> Option<&Attempt> {

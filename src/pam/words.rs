@@ -1,5 +1,6 @@
 //! What the module says: one line for the administrator, one for the client.
 
+use crate::decay::seconds;
 use crate::decide::{Refusal, Standing};
 use crate::login::Login;
 
@@ -61,11 +62,6 @@ pub fn message(refusal: &Refusal) -> String {
         ),
         None => "Logins from your network are not allowed.".to_owned(),
     }
-}
-
-/// Milliseconds as whole seconds, rounded up: who waits that long is let in.
-fn seconds(milliseconds: i64) -> i64 {
-    milliseconds.saturating_add(999) / 1_000
 }
 
 /// A time as people say it, rounded up to one unit.

@@ -5,15 +5,14 @@ use std::io::Read;
 use ipnet::IpNet;
 use rusqlite::{OptionalExtension, params};
 
-use super::read::{ELSEWHERE, Name, UserPlace};
+use super::read::{ELSEWHERE, Name, THIS, UserPlace, place_of};
 use super::write::Write;
 use super::{StoreError, from_sqlite};
 use crate::config::Settings;
 use crate::count::is_set;
-use crate::login::Login;
-use crate::repeat::{Mark, Remembered};
+use crate::login::{Login, Place};
+use crate::repeat::Remembered;
 use crate::rules::{RuleId, StoredRule};
-use crate::source::{Family, key_range};
 
 /// How many places of one user are kept: those of the latest logins. In the model of 400 users,
 /// mobile phones among them, nobody needed more.
@@ -32,7 +31,8 @@ impl Write<'_> {
         let user = || Name(&login.user);
         let learn = || {
             let mut is_new = false;
-            for place in places.map(|place| place.to_string()) {
+            for Place { prefix, .. } in places {
+                let place = prefix.to_string();
                 let seen = "UPDATE known SET seen = ?3 WHERE user = ?1 AND place = ?2";
                 if self.tx.execute(seen, (user(), &place, now))? == 0 {
                     // With the fullest count that the user has: the holder of a key must not get
@@ -40,8 +40,7 @@ impl Write<'_> {
                     let insert = "INSERT INTO known (user, place, seen, level, at, since)
                                   SELECT ?1, ?2, ?3, coalesce(max(level), 0), coalesce(at, ?3), ?3
                                   FROM known WHERE user = ?1 AND place LIKE ?4";
-                    let length = place.split_once('/').map_or("", |(_, length)| length);
-                    let tier = format!("%/{length}");
+                    let tier = format!("%/{}", prefix.prefix_len());
                     self.tx.execute(insert, (user(), &place, now, tier))?;
                     is_new = true;
                 }
@@ -121,9 +120,8 @@ impl Write<'_> {
     /// [`StoreError::Sqlite`].
     pub fn put_rule(&self, rule: &StoredRule, now: i64) -> Result<StoredRule, StoreError> {
         let (bits, first) = place_of(&rule.id.prefix);
-        let all = self.reader().all_rules()?;
-        let old = all.iter().find(|old| old.id == rule.id && old.is_live(now));
-        let rule = old.map_or_else(|| rule.clone(), |old| rule.joined(old));
+        let old = self.reader().rule(&rule.id)?.filter(|old| old.is_live(now));
+        let rule = old.map_or_else(|| rule.clone(), |old| rule.joined(&old));
         let put = || {
             self.tx.execute("DELETE FROM rule WHERE until <= ?1 OR uses <= 0", [now])?;
             self.tx.execute(
@@ -221,7 +219,7 @@ impl Write<'_> {
         self.tags(slot).map_err(|error| from_sqlite(self.path, error))
     }
 
-    fn tags(&self, slot: u16) -> rusqlite::Result<Remembered> {
+    pub(super) fn tags(&self, slot: u16) -> rusqlite::Result<Remembered> {
         let select = "SELECT tags FROM wrong WHERE slot = ?1";
         let found = self.tx.query_row(select, [slot], |row| {
             Ok(Remembered::from_bytes(row.get_ref(0)?.as_blob().unwrap_or_default()))
@@ -229,28 +227,13 @@ impl Write<'_> {
         found.optional().map(Option::unwrap_or_default)
     }
 
-    pub(super) fn remember(
-        &self,
-        mark: Mark,
-        change: impl FnOnce(Remembered) -> Remembered,
-    ) -> rusqlite::Result<()> {
-        let tags = change(self.tags(mark.slot)?);
+    pub(super) fn remember(&self, slot: u16, tags: &Remembered) -> rusqlite::Result<()> {
         if tags.is_empty() {
-            return self.tx.execute("DELETE FROM wrong WHERE slot = ?1", [mark.slot]).map(drop);
+            return self.tx.execute("DELETE FROM wrong WHERE slot = ?1", [slot]).map(drop);
         }
         let put = "INSERT OR REPLACE INTO wrong VALUES (?1, ?2)";
-        self.tx.execute(put, (mark.slot, tags.to_bytes())).map(drop)
+        self.tx.execute(put, (slot, tags.to_bytes())).map(drop)
     }
-}
-
-/// One row of `rule`, by what [`Write::on_rule`] gives.
-const THIS: &str = "bits = ?1 AND first = ?2 AND action = ?3 AND user = ?4";
-
-/// How a prefix is looked up: its length and first address as parts of a key.
-pub(super) fn place_of(prefix: &IpNet) -> (u8, [u8; 16]) {
-    let (first, _) = key_range(prefix);
-    let family = Family::of_key(first);
-    ((128 - family.bits()).saturating_add(prefix.prefix_len()), first.octets())
 }
 
 fn place_text(known: &UserPlace) -> String {

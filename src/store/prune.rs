@@ -80,21 +80,21 @@ impl Store {
         now: i64,
         settings: &Settings,
     ) -> Result<(), StoreError> {
-        let write = self.begin()?;
-        for rule in write.reader().all_rules()?.iter().filter(|rule| !rule.is_live(now)) {
-            pruned.rules += usize::from(write.remove_rule(&rule.id)?);
-        }
-        let outdated = now.saturating_sub(settings.known_for);
-        let strangers = settings.elsewhere().map_or(settings.known_pace(), |(_, pace)| pace);
-        pruned.places = write.forget_known(|known| match known.place {
-            Some(_) => known.seen <= outdated,
-            None => known.count.is_faded(now, strangers),
-        })?;
-        let rows = write.tx.execute(COUNT_ROWS, []);
-        rows.map_err(|error| from_sqlite(write.path, error))?;
-        let wrong = prune_wrong(&write.tx, now, settings.repeat_for);
-        pruned.wrong = wrong.map_err(|error| from_sqlite(write.path, error))?;
-        write.commit()
+        self.transact(|write| {
+            for rule in write.reader().all_rules()?.iter().filter(|rule| !rule.is_live(now)) {
+                pruned.rules += usize::from(write.remove_rule(&rule.id)?);
+            }
+            let strangers = settings.elsewhere().map_or(settings.known_pace(), |(_, pace)| pace);
+            pruned.places = write.forget_known(|known| match known.place {
+                Some(_) => !settings.remembers(known.seen, now),
+                None => known.count.is_faded(now, strangers),
+            })?;
+            let rows = write.tx.execute(COUNT_ROWS, []);
+            rows.map_err(|error| from_sqlite(write.path, error))?;
+            let wrong = prune_wrong(&write.tx, now, settings.repeat_for);
+            pruned.wrong = wrong.map_err(|error| from_sqlite(write.path, error))?;
+            Ok(())
+        })
     }
 }
 

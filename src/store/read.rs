@@ -91,6 +91,18 @@ impl<'c> Reader<'c> {
         self.select(&sql, [], rule)
     }
 
+    /// One rule or grant, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`], [`StoreError::Sqlite`].
+    pub fn rule(&self, id: &RuleId) -> Result<Option<StoredRule>, StoreError> {
+        let (bits, first) = place_of(&id.prefix);
+        let sql = format!("SELECT {RULE} FROM rule WHERE {THIS}");
+        let found = self.select(&sql, (bits, first, id.kind.to_string(), Name(&id.user)), rule)?;
+        Ok(found.into_iter().find(|found| found.id == *id))
+    }
+
     /// The counts that decide about `login`.
     ///
     /// # Errors
@@ -223,6 +235,16 @@ impl<'c> Reader<'c> {
 
 /// The columns that [`rule`] reads, in this order.
 pub(super) const RULE: &str = "prefix, action, user, until, uses, tries, note";
+
+/// One row of `rule`: by [`place_of`] its prefix, its kind, and its user.
+pub(super) const THIS: &str = "bits = ?1 AND first = ?2 AND action = ?3 AND user = ?4";
+
+/// How a prefix is looked up: its length and first address as parts of a key.
+pub(super) fn place_of(prefix: &IpNet) -> (u8, [u8; 16]) {
+    let (first, _) = key_range(prefix);
+    let family = Family::of_key(first);
+    ((128 - family.bits()).saturating_add(prefix.prefix_len()), first.octets())
+}
 
 /// One seek for each length that is in use at all, so that thousands of grants cost what one does.
 fn rules(conn: &Connection, source: &Source) -> rusqlite::Result<Vec<StoredRule>> {

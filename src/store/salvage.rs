@@ -4,8 +4,7 @@
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Row, Statement, Transaction, params_from_iter};
 
-use super::keep::place_of;
-use super::read::{ELSEWHERE, RULE, rule};
+use super::read::{ELSEWHERE, RULE, place_of, rule};
 use super::sweep::COUNT_ROWS;
 use crate::source::parse_prefix;
 

@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::count::{Count, Pace};
 use crate::decide::{Judgement, Lane};
 use crate::login::{Login, Tier};
-use crate::repeat::Mark;
+use crate::repeat::{Mark, Remembered};
 use crate::rules::{Kind, RuleId};
 use crate::source::{Family, key_range};
 
@@ -72,7 +72,7 @@ impl<'s> Write<'s> {
     }
 
     /// Adds one failure to the lane that `judgement`, made in this transaction, has chosen, and
-    /// removes a few faded rows.
+    /// its password to those that `trace` says are remembered in its slot; removes a few faded rows.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl<'s> Write<'s> {
         login: &Login,
         judgement: &Judgement,
         (lane, spends): (Lane, Option<&RuleId>),
-        mark: Option<Mark>,
+        trace: Option<(Mark, Remembered)>,
         now: i64,
         settings: &Settings,
     ) -> Result<Ticket, StoreError> {
@@ -121,8 +121,9 @@ impl<'s> Write<'s> {
             if let Some(grant) = &grant {
                 self.count_try(grant, 1)?;
             }
-            if let Some(mark) = mark {
-                self.remember(mark, |tags| tags.with(mark.tag, now))?;
+            let mark = trace.as_ref().map(|(mark, _)| *mark);
+            if let Some((mark, remembered)) = trace {
+                self.remember(mark.slot, &remembered.with(mark.tag, now))?;
             }
             Ok(Ticket { at: now, rows, grant, mark })
         };
@@ -141,7 +142,7 @@ impl<'s> Write<'s> {
                 self.count_try(grant, -1)?;
             }
             match ticket.mark {
-                Some(mark) => self.remember(mark, |tags| tags.without(mark.tag)),
+                Some(mark) => self.remember(mark.slot, &self.tags(mark.slot)?.without(mark.tag)),
                 None => Ok(()),
             }
         };

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::Finding;
-use super::program::{ask, find};
+use super::program::find;
+use super::{Finding, settings_of};
 
 const ABOUT: &str = "dovecot";
 
@@ -35,13 +35,9 @@ pub fn examine(services: &[String]) -> Vec<Finding> {
         return Vec::new();
     }
     // It takes what stands behind `cache_key=` for a secret and hides it, unless asked.
-    let text = match ask("doveconf", &["-P"]) {
+    let text = match settings_of(ABOUT, "Dovecot", "doveconf", &["-P"]) {
         Ok(text) => text,
-        Err(error) => {
-            let mend = "Run it yourself to see what Dovecot does not like; as long as it fails, its \
-                        settings cannot be examined.";
-            return vec![Finding::note(ABOUT, error, mend)];
-        }
+        Err(finding) => return vec![finding],
     };
     let (main, passdbs) = parse(&text);
     let mut found = passwords(&passdbs, services);

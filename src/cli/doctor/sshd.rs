@@ -2,21 +2,16 @@
 
 use std::collections::HashMap;
 
-use super::Finding;
-use super::program::ask;
+use super::{Finding, settings_of};
 
 const ABOUT: &str = "sshd";
 /// sshd's own default.
 const MAX_TRIES: u32 = 6;
 
 pub fn examine() -> Vec<Finding> {
-    let text = match ask("sshd", &["-T"]) {
+    let text = match settings_of(ABOUT, "sshd", "sshd", &["-T"]) {
         Ok(text) => text,
-        Err(error) => {
-            let mend = "Run it yourself to see what sshd does not like; as long as it fails, its \
-                        settings cannot be examined.";
-            return vec![Finding::note(ABOUT, error, mend)];
-        }
+        Err(finding) => return vec![finding],
     };
     let settings: HashMap<&str, &str> =
         text.lines().filter_map(|line| line.split_once(' ')).collect();

@@ -98,17 +98,24 @@ pub struct Attack {
     pub beside: Vec<Network>,
 }
 
-impl Attacker {
-    /// What he does.
-    pub fn attack(self, seed: u64) -> Attack {
-        let attack = |networks: &[Network], every: i64| Attack {
+impl Attack {
+    /// Random addresses of `networks`, at names of nobody here, without a rest.
+    pub fn on(networks: &[Network], every: i64) -> Attack {
+        Attack {
             networks: networks.to_vec(),
             order: Order::Random,
             every,
             rest: None,
             names: Vec::new(),
             beside: networks.to_vec(),
-        };
+        }
+    }
+}
+
+impl Attacker {
+    /// What he does.
+    pub fn attack(self, seed: u64) -> Attack {
+        let attack = Attack::on;
         let fast = |network: Network| attack(&[network], FAST);
         let hop = |order: Order| Attack { order, ..attack(&[SITE], SECOND) };
         let bots = |number: usize, isps: &[Network]| {

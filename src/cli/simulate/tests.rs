@@ -7,17 +7,6 @@ use network::{BUILDING, HOLDER, HOME_ISP, HOSTING, Network, SITE, carrier};
 
 const SECOND: i64 = 1_000;
 
-fn attack(networks: &[Network], every: i64) -> Attack {
-    Attack {
-        networks: networks.to_vec(),
-        order: Order::Random,
-        every,
-        rest: None,
-        names: Vec::new(),
-        beside: networks.to_vec(),
-    }
-}
-
 /// Guesses on the last of so many days that reach the password, with nobody else around.
 fn alone(kind: Kind, settings: &Settings, attack: &Attack, days: u16) -> u64 {
     let mut random = Random::new(1, "test");
@@ -43,13 +32,13 @@ fn the_second_day_alone_is_what_the_curve_says() {
         (carrier(1), 158),
     ] {
         // Several tries for each that has room, and few enough to be simulated soon.
-        let attack = attack(&[network], DAY / expected as i64 / 6);
+        let attack = Attack::on(&[network], DAY / expected as i64 / 6);
         assert_near(alone(Kind::Own, &settings, &attack, 2), expected, 1.0);
     }
     // Some owners have more than a /32: the /29 may be counted as well.
     let mut wider = settings.clone();
     wider.ipv6.widest = 29;
-    let holder = attack(&[HOLDER], SECOND);
+    let holder = Attack::on(&[HOLDER], SECOND);
     assert_near(alone(Kind::Own, &wider, &holder, 2), 12_152, 0.5);
 }
 
@@ -57,7 +46,7 @@ fn the_second_day_alone_is_what_the_curve_says() {
 fn no_order_of_hopping_is_better_than_a_random_one() {
     let settings = Settings::default();
     let first_day = |network: Network, order: Order| {
-        alone(Kind::Own, &settings, &Attack { order, ..attack(&[network], SECOND) }, 1)
+        alone(Kind::Own, &settings, &Attack { order, ..Attack::on(&[network], SECOND) }, 1)
     };
     assert_near(first_day(HOSTING, Order::Ascending(128)), 292, 1.0);
     assert_near(first_day(HOSTING, Order::Random), 1_155, 1.0);
@@ -72,7 +61,7 @@ fn no_order_of_hopping_is_better_than_a_random_one() {
 #[test]
 fn slow_and_low_is_the_same_sustained_figure() {
     // A /64 has room again after 79 seconds; who waits so long is never refused, and no better off.
-    let slow = attack(&[HOSTING], 80 * SECOND);
+    let slow = Attack::on(&[HOSTING], 80 * SECOND);
     assert_eq!(alone(Kind::Own, &Settings::default(), &slow, 2), 86_400 / 80);
 }
 
@@ -92,13 +81,13 @@ fn fixed_lengths_stop_who_has_no_more_than_that() {
         (Kind::PamAbl, address, 30),
         (Kind::PamAbl, HOSTING, all),
     ] {
-        assert_near(alone(kind, &settings, &attack(&[network], SECOND), 2), expected, 1.0);
+        assert_near(alone(kind, &settings, &Attack::on(&[network], SECOND), 2), expected, 1.0);
     }
     // As measured on a real sshd: six guesses for each connection, one connection in 5 seconds; and
     // a little less for who types two a second, and so gets late to his first penalty.
-    let fast = attack(&[address], SECOND / 2);
+    let fast = Attack::on(&[address], SECOND / 2);
     assert_near(alone(Kind::OpenSsh(128), &settings, &fast, 1), 103_680, 8.0);
-    let hopping = attack(&[HOSTING], SECOND / 2);
+    let hopping = Attack::on(&[HOSTING], SECOND / 2);
     assert_near(alone(Kind::OpenSsh(64), &settings, &hopping, 1), 103_680, 8.0);
     assert_eq!(alone(Kind::OpenSsh(128), &settings, &hopping, 1), 172_800);
 }
