@@ -7,24 +7,12 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use common::Run;
 use pam_prefixquota::config::SETTINGS;
 use serde_json::Value;
 
 struct Lab {
     dir: tempfile::TempDir,
-}
-
-/// What a run left: exit status, standard output and standard error.
-struct Run {
-    status: i32,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
-    }
 }
 
 impl Lab {
@@ -45,12 +33,7 @@ impl Lab {
         if !matches!(arguments.first(), Some(&("enable" | "disable"))) {
             command.arg("--config").arg(self.path("settings"));
         }
-        let output = command.args(arguments).output().unwrap();
-        Run {
-            status: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
+        Run::of(command.args(arguments))
     }
 
     fn json(&self, arguments: &[&str]) -> Value {

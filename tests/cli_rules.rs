@@ -7,6 +7,7 @@ mod common;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use common::Run;
 use common::store::{Lab, is_charged, login};
 use pam_prefixquota::guard::{Clock, SystemClock};
 use pam_prefixquota::login::Login;
@@ -27,9 +28,7 @@ fn run(lab: &Lab, arguments: &[&str]) -> (i32, String, String) {
     let mut command = common::command();
     command.arg("--config").arg(lab.dir.path().join("settings"));
     command.arg("--database").arg(&lab.settings.database).args(arguments);
-    let output = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    Run::of(&mut command).parts()
 }
 
 fn json(lab: &Lab, arguments: &[&str]) -> Value {

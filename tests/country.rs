@@ -9,25 +9,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::country::{Lab, known};
+use common::country::{Lab, NETWORKS, known};
 use common::mmdb::Mmdb;
 use common::store::source;
 use pam_prefixquota::config::Config;
 use pam_prefixquota::country::{Countries, Country, country_of, is_denied};
 use pam_prefixquota::source::Source;
 use serde_json::Value as Json;
-
-const NETWORKS: [(&str, &str); 9] = [
-    ("192.0.2.0/25", "DE"),
-    ("192.0.2.128/25", "DE"),
-    ("198.51.100.0/24", "FR"),
-    ("198.51.101.0/24", "AT"),
-    ("2001:db8::/32", "DE"),
-    ("2001:db9::/33", "FR"),
-    ("3fff::/20", "US"),
-    ("2a00::/128", "CH"),
-    ("2a00::1/128", "CH"),
-];
 
 #[test]
 fn codes_are_those_of_iso_3166() {

@@ -6,23 +6,11 @@ mod common;
 
 use std::net::IpAddr;
 
-use common::country::Lab;
+use common::country::{Lab, NETWORKS};
 use common::mmdb::{Mmdb, Value, map, record, text};
 use common::store::source;
 use pam_prefixquota::country::mmdb;
 use proptest::prelude::*;
-
-const NETWORKS: [(&str, &str); 9] = [
-    ("192.0.2.0/25", "DE"),
-    ("192.0.2.128/25", "DE"),
-    ("198.51.100.0/24", "FR"),
-    ("198.51.101.0/24", "AT"),
-    ("2001:db8::/32", "DE"),
-    ("2001:db9::/33", "FR"),
-    ("3fff::/20", "US"),
-    ("2a00::/128", "CH"),
-    ("2a00::1/128", "CH"),
-];
 
 #[test]
 fn every_record_size_and_every_form_of_an_address() {

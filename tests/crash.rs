@@ -11,9 +11,8 @@ mod common;
 
 use std::ffi::c_int;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -123,7 +122,8 @@ impl Scene {
     /// A reader that stays keeps the log from being folded meanwhile.
     fn grow_log(&self) {
         self.attempts(1);
-        let mut reader = self.other_process("BEGIN; SELECT count(*) FROM failure;");
+        let mut reader =
+            common::other_process(&self.database(), "BEGIN; SELECT count(*) FROM failure;");
         self.attempts(60);
         let log = fs::metadata(self.dir.path().join("q.db-wal")).unwrap().len();
         assert!(log > 500_000, "a log of {log} bytes");
@@ -136,23 +136,7 @@ impl Scene {
         old.execute_batch(include_str!("../src/schema/1.sql")).unwrap();
         old.execute_batch("CREATE VIEW prefix_count AS SELECT source FROM failure").unwrap();
         old.execute_batch("PRAGMA user_version = 1").unwrap();
-        run("chmod", &["0600", self.database().to_str().unwrap()]);
-    }
-
-    /// Another process that has the store open until it is killed.
-    fn other_process(&self, sql: &str) -> Child {
-        let mut sqlite3 = Command::new("sqlite3")
-            .arg(self.database())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the sqlite3 command");
-        sqlite3.stdin.as_mut().unwrap().write_all(sql.as_bytes()).unwrap();
-        sqlite3.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-        let mut line = String::new();
-        BufReader::new(sqlite3.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.ends_with('\n'));
-        sqlite3
+        common::lab::run("chmod", &["0600", self.database().to_str().unwrap()]);
     }
 
     /// Everything as the process that is killed finds it.
@@ -187,7 +171,9 @@ impl Scene {
             for step in 0..=more {
                 let steps = if step == 0 { 0 } else { 1 + random.below(1_000) };
                 self.set();
-                let mut other = in_use.then(|| self.other_process("SELECT count(*) FROM failure;"));
+                let mut other = in_use.then(|| {
+                    common::other_process(&self.database(), "SELECT count(*) FROM failure;")
+                });
                 ended = self.kill_at(call, steps, service);
                 let found = self.examine();
                 if let Some(other) = &mut other {
@@ -284,10 +270,6 @@ fn memory() -> tempfile::TempDir {
 fn files(dir: &Path) -> Vec<PathBuf> {
     let all = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
     all.filter(|file| file.file_name().unwrap().to_string_lossy().starts_with("q.db")).collect()
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    assert!(Command::new(program).args(arguments).status().unwrap().success());
 }
 
 fn end(process: &mut Child) {

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use common::Run;
 use common::book::{inside, v6};
 use common::pam::{MAXTRIES, PERM_DENIED, Pam, failures, guess};
 use common::store::{HOUR, Lab, login};
@@ -376,10 +377,7 @@ fn prune_removes_what_means_nothing_any_more() {
 /// Exit status, standard output and standard error of the command on the store of a lab.
 fn run(lab: &Lab, arguments: &[&str]) -> (i32, String, String) {
     let mut command = common::command();
-    let run =
-        command.arg("--database").arg(&lab.settings.database).args(arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (run.status.code().unwrap(), text(run.stdout), text(run.stderr))
+    Run::of(command.arg("--database").arg(&lab.settings.database).args(arguments)).parts()
 }
 
 #[test]

@@ -7,9 +7,7 @@ mod common;
 
 use std::ffi::c_int;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 
 use common::pam::{
     AUTH_ERR, CONV_ERR, DISALLOW_NULL_AUTHTOK, ERROR_MSG, MAXTRIES, PERM_DENIED, Pam, SUCCESS,
@@ -342,28 +340,11 @@ fn an_unusable_store_is_answered_as_on_error_says() {
 fn a_locked_store_is_waited_for_no_longer_than_lock_wait() {
     let lab = Lab::new("lock_wait=1s on_error=deny");
     assert_eq!(lab.guess("2001:db8::1"), PERM_DENIED);
-    let mut other = hold_lock(&lab.database());
+    let mut other = common::hold_lock(&lab.database());
     assert_eq!(lab.guess("2001:db8::1"), MAXTRIES);
     other.kill().unwrap();
     other.wait().unwrap();
     assert_eq!(lab.guess("2001:db8::1"), PERM_DENIED, "mended");
-}
-
-/// Another process that holds the write lock until it is killed. (The lock of this process would
-/// not do: POSIX locks are between processes.)
-fn hold_lock(database: &Path) -> Child {
-    let mut sqlite3 = Command::new("sqlite3")
-        .arg(database)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the sqlite3 command");
-    let input = sqlite3.stdin.as_mut().unwrap();
-    input.write_all(b"BEGIN IMMEDIATE;\nSELECT 'held';\n").unwrap();
-    let mut line = String::new();
-    BufReader::new(sqlite3.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "held\n");
-    sqlite3
 }
 
 #[test]

@@ -6,9 +6,7 @@ mod common;
 
 use std::ffi::c_int;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
 use common::pam::{
     AUTH_ERR, ERROR_MSG, MAXTRIES, PERM_DENIED, Pam, SUCCESS, failures, guess, stack, stack_of,
@@ -78,22 +76,6 @@ impl Lab {
         command.arg("--database").arg(self.database()).args(arguments);
         let run = command.output().unwrap();
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    }
-
-    /// Another process that holds the write lock until it is killed.
-    fn hold_lock(&self) -> Child {
-        let mut sqlite3 = Command::new("sqlite3")
-            .arg(self.database())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the sqlite3 command");
-        let input = sqlite3.stdin.as_mut().unwrap();
-        input.write_all(b"BEGIN IMMEDIATE;\nSELECT 'held';\n").unwrap();
-        let mut line = String::new();
-        BufReader::new(sqlite3.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "held\n");
-        sqlite3
     }
 }
 
@@ -166,7 +148,7 @@ fn a_used_up_grant_refuses_however_often_one_asks() {
 fn keys_and_exempt_networks_wait_for_nobody() {
     let lab = Lab::new("lock_wait = 30s\nexempt = 2001:db8:e::/48\n");
     assert_eq!(lab.login("alice", "2001:db8::1"), SUCCESS);
-    let mut other = lab.hold_lock();
+    let mut other = common::hold_lock(&lab.database());
     // The lock is held until after the last of these: whoever waited for it would fail.
     assert_eq!(lab.login("alice", "2001:db8:e::1"), SUCCESS, "exempt");
     assert_eq!(lab.login("alice", "127.0.0.1"), SUCCESS, "loopback");

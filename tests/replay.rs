@@ -8,23 +8,11 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use common::Run;
 use serde_json::Value;
 
 struct Lab {
     dir: tempfile::TempDir,
-}
-
-struct Run {
-    status: i32,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out)
-            .unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
-    }
 }
 
 impl Lab {
@@ -58,12 +46,7 @@ impl Lab {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
-        let output = child.wait_with_output().unwrap();
-        Run {
-            status: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
+        Run::from(child.wait_with_output().unwrap())
     }
 
     fn json(&self, arguments: &[&str]) -> Value {

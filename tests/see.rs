@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use common::Run;
 use common::store::{Lab, login, stranger};
 use pam_prefixquota::guard::SystemClock;
 use serde_json::Value;
@@ -45,9 +46,7 @@ fn command(lab: &Lab, arguments: &[&str]) -> Command {
 
 /// Exit status, standard output and standard error.
 fn run(lab: &Lab, arguments: &[&str]) -> (i32, String, String) {
-    let output = command(lab, arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    Run::of(&mut command(lab, arguments)).parts()
 }
 
 fn out(lab: &Lab, arguments: &[&str]) -> String {

@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::Run;
 use common::lab::{self, RIGHT, USER};
 use common::pam::{MAXTRIES, Pam, SUCCESS, guess};
 use serde_json::Value;
@@ -40,16 +41,8 @@ fn put_in_force(distribution: &str) {
     }
 }
 
-struct Run {
-    status: i32,
-    out: String,
-    err: String,
-}
-
 fn run(dir: &Path, arguments: &[&str]) -> Run {
-    let run = common::command().args(arguments).arg("--pam-dir").arg(dir).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Run { status: run.status.code().unwrap(), out: text(run.stdout), err: text(run.stderr) }
+    Run::of(common::command().args(arguments).arg("--pam-dir").arg(dir))
 }
 
 fn done(dir: &Path, arguments: &[&str]) -> String {

@@ -5,8 +5,21 @@ use std::path::PathBuf;
 
 use pam_prefixquota::country::{Country, country_of};
 
+use super::Run;
 use super::mmdb::Mmdb;
 use super::store::source;
+
+pub const NETWORKS: [(&str, &str); 9] = [
+    ("192.0.2.0/25", "DE"),
+    ("192.0.2.128/25", "DE"),
+    ("198.51.100.0/24", "FR"),
+    ("198.51.101.0/24", "AT"),
+    ("2001:db8::/32", "DE"),
+    ("2001:db9::/33", "FR"),
+    ("3fff::/20", "US"),
+    ("2a00::/128", "CH"),
+    ("2a00::1/128", "CH"),
+];
 
 /// A directory with settings and perhaps a country database.
 pub struct Lab {
@@ -32,10 +45,7 @@ impl Lab {
     /// Exit status, standard output and standard error.
     pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut command = super::command();
-        let run = command.arg("--config").arg(self.path("settings")).args(arguments).output();
-        let run = run.unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (run.status.code().unwrap(), text(run.stdout), text(run.stderr))
+        Run::of(command.arg("--config").arg(self.path("settings")).args(arguments)).parts()
     }
 
     pub fn import(&self, bytes: &[u8]) -> (i32, String, String) {

@@ -9,7 +9,11 @@ pub mod mmdb;
 pub mod pam;
 pub mod store;
 
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
 
 /// The module under test: the one that `PREFIXQUOTA_MODULE` names (`make test` names the release
 /// build), else the one that cargo built beside this test.
@@ -23,8 +27,58 @@ pub fn module() -> PathBuf {
 }
 
 /// The command under test.
-pub fn command() -> std::process::Command {
-    std::process::Command::new(env!("CARGO_BIN_EXE_prefixquota"))
+pub fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_prefixquota"))
+}
+
+/// What a run of the command left.
+pub struct Run {
+    pub status: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Run {
+    pub fn of(command: &mut Command) -> Run {
+        Run::from(command.output().expect("the command runs"))
+    }
+
+    pub fn from(output: Output) -> Run {
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        let status = output.status.code().expect("no signal ends it");
+        Run { status, out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
+    }
+
+    pub fn parts(self) -> (i32, String, String) {
+        (self.status, self.out, self.err)
+    }
+}
+
+/// Another process that has the store open: it has done `sql`, which says something, when this
+/// returns, and stays until it is killed.
+pub fn other_process(database: &Path, sql: &str) -> Child {
+    let mut sqlite3 = Command::new("sqlite3")
+        .arg(database)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the sqlite3 command");
+    writeln!(sqlite3.stdin.as_mut().unwrap(), "{sql}").unwrap();
+    let mut line = String::new();
+    BufReader::new(sqlite3.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.ends_with('\n'), "{sql}: no answer");
+    sqlite3
+}
+
+/// Another process that holds the write lock of the store. (The lock of this process would not do:
+/// POSIX locks are between processes.)
+pub fn hold_lock(database: &Path) -> Child {
+    other_process(database, "BEGIN IMMEDIATE; SELECT 'held';")
 }
 
 /// A directory that the module accepts (0700, our own) and that goes away with the value.
