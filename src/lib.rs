@@ -31,6 +31,8 @@
 //! (SQLite), [`country`] (a file that the command imports), [`guard`] (the one sequence that the
 //! module and the command use), and the PAM hooks.
 #![deny(unsafe_code)]
+// libpam, as Miri plays it, has one function with any number of arguments.
+#![cfg_attr(all(test, miri), feature(c_variadic))]
 
 /// Name and version. `prefixquota doctor` finds it in the file of the module, where the messages of
 /// the store keep it.

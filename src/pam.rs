@@ -109,8 +109,9 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, String>
             let what = payload.downcast_ref::<&str>().copied();
             let what = what.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
             let error = format!("internal error: {}", what.unwrap_or("unknown"));
-            // A payload may panic when it is dropped.
-            std::mem::forget(payload);
+            // A payload may panic when it is dropped, and so may the payload of that.
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+            dropped.unwrap_or_else(std::mem::forget);
             Err(error)
         }
     }
@@ -138,5 +139,19 @@ mod tests {
         assert_eq!(text, Err("internal error: broken 1".to_owned()));
         let other = guarded::<()>(|| std::panic::panic_any(7));
         assert_eq!(other, Err("internal error: unknown".to_owned()));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "the payload of the second panic is lost on purpose")]
+    fn a_panic_that_panics_again_becomes_a_sentence() {
+        silence_panics();
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        let bomb = guarded::<()>(|| std::panic::panic_any(Bomb));
+        assert_eq!(bomb, Err("internal error: unknown".to_owned()));
     }
 }

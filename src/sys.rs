@@ -13,6 +13,9 @@ use crate::decide::Refusal;
 use crate::guard::Pass;
 use crate::store::Ticket;
 
+#[cfg(all(test, miri))]
+mod miri;
+
 /// The six hooks that libpam looks for, each guarded against panics and null pointers.
 #[allow(missing_docs, reason = "the names and the contract are libpam's")]
 mod hooks {
