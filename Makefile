@@ -40,7 +40,7 @@ SCRIPTS   := .ci/run $(wildcard tests/*.sh)
 
 .DELETE_ON_ERROR:
 
-.PHONY: all deps test-deps install uninstall test demo bench clean help
+.PHONY: all deps test-deps install uninstall test miri demo bench clean help
 
 all: $(MODULE) $(COMMAND) $(PAGES8) $(PAGES5) $(COMPLETIONS)  ## build the module, the command and its pages
 
@@ -72,7 +72,7 @@ test-deps: deps  ## install what the tests need besides, without starting any se
 	@tests/need.sh sshd:openssh-server ssh:openssh-client dovecot:dovecot-imapd visudo:sudo \
 	    '/usr/lib*/dovecot/pop3:dovecot-pop3d' sqlite3:sqlite3 ip:iproute2 ps:procps \
 	    openssl:openssl readelf:binutils perl:perl-base shellcheck:shellcheck groff:groff-base \
-	    nft:nftables ipset:ipset
+	    nft:nftables ipset:ipset valgrind:valgrind
 
 # The module is put in place by renaming: a daemon that runs may have the old one mapped.
 # Settings that are there are left alone; all there is to set is in the example in DOCDIR.
@@ -125,6 +125,11 @@ test: test-deps all  ## check style and documentation, run all tests on the buil
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	shellcheck $(SCRIPTS)
 	PREFIXQUOTA_MODULE="$(abspath $(MODULE))" $(CARGO) test --locked
+
+# Miri looks at everything else as well that is tested without SQLite. Isolation is what keeps it from
+# files, of which settings are read.
+miri: deps  ## run the file with unsafe code under Miri (needs the nightly toolchain with miri)
+	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked --lib --no-default-features --features bundled
 
 demo: test-deps all  ## attack a real sshd from a whole /32, and watch (as root, one minute)
 	@tests/demo.sh "$(MODULE)" "$(COMMAND)" "$(PAMDIR)"
