@@ -298,15 +298,19 @@ fn guesses_at_the_same_moment_are_no_repeats() {
     assert!(matches!(admit(), Admission::Refused(_)));
 }
 
+/// Slots of wrong passwords in the store.
+fn remembered(lab: &Lab) -> i64 {
+    let conn = rusqlite::Connection::open(&lab.settings.database).unwrap();
+    conn.query_row("SELECT count(*) FROM wrong", [], |row| row.get(0)).unwrap()
+}
+
 #[test]
 fn a_right_password_is_not_remembered() {
     let lab = Lab::new(|s| s.settle = 0);
     let alice = login("alice", "192.0.2.1");
     let Admission::Passed(right) = try_password(&lab, &alice, b"right") else { panic!() };
     lab.succeed(&alice, &right).unwrap();
-    let conn = rusqlite::Connection::open(&lab.settings.database).unwrap();
-    let tags: i64 = conn.query_row("SELECT count(*) FROM wrong", [], |row| row.get(0)).unwrap();
-    assert_eq!(tags, 0);
+    assert_eq!(remembered(&lab), 0);
     assert!(is_charged(&try_password(&lab, &alice, b"right")));
 }
 
@@ -331,6 +335,7 @@ fn repeat_no_counts_every_attempt() {
     for _ in 0..10 {
         assert!(is_charged(&try_password(&lab, &phone, b"stale")));
     }
+    assert_eq!(remembered(&lab), 0);
 }
 
 #[test]
