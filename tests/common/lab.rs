@@ -61,7 +61,7 @@ fn installed_or_skip(test: &str, server: &str) -> bool {
 fn run_inside(test: &str) {
     let dir = super::private_dir();
     let run = Command::new("timeout")
-        .args(["-s", "KILL", "120", "unshare"])
+        .args(["-s", "KILL", "300", "unshare"])
         .args(["-n", "-m", "-p", "--fork", "--kill-child", "--mount-proc"])
         .args(["--propagation", "private"])
         .arg(std::env::current_exe().expect("a test has a path"))
