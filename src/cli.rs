@@ -175,12 +175,14 @@ impl Context {
 
     /// The store, made if it is not there yet.
     fn store(&self) -> Result<Store, String> {
-        Store::open(&self.settings().database, self.lock_wait()).map_err(|e| readable(&e))
+        let store = Store::open(&self.settings().database, self.lock_wait());
+        store.and_then(Store::for_command).map_err(|error| readable(&error))
     }
 
     /// The store, if there is one: who only looks makes none.
     fn existing_store(&self) -> Result<Option<Store>, String> {
         let store = Store::open_existing(&self.settings().database, self.lock_wait());
+        let store = store.and_then(|store| store.map(Store::for_command).transpose());
         store.map_err(|error| readable(&error))
     }
 

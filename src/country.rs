@@ -34,16 +34,18 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
 use crate::source::Source;
+use crate::store::sound::{self, Schema};
 use crate::store::{StoreError, file, from_sqlite};
 
 /// `PRAGMA application_id` of a country database: "PfxC".
 const APPLICATION_ID: u32 = 0x5066_7843;
 /// Its `PRAGMA user_version`.
 const VERSION: u32 = 1;
+const SCRIPT: &str = include_str!("country/schema.sql");
+const SCHEMA: Schema = Schema { tables: &["range", "meta"], scripts: &[SCRIPT], added: "" };
 
 const FOREIGN: &str = "not a country database of prefixquota; move it away";
 
@@ -175,8 +177,15 @@ impl Countries {
             }
             None => return Err(unfit(FOREIGN)),
         }
-        let conn = connect(path).map_err(|error| from_sqlite(path, error))?;
-        Ok(Countries { conn, path: path.to_owned() })
+        let open = || {
+            let conn = connect(path)?;
+            let foreign = SCHEMA.foreign(&conn)?;
+            Ok((conn, foreign))
+        };
+        match open().map_err(|error| failed(path, error))? {
+            (conn, None) => Ok(Countries { conn, path: path.to_owned() }),
+            (_, Some(_)) => Err(damaged(path)),
+        }
     }
 
     /// The country of `source`. `None` for one that is in no country by its nature, and that rules
@@ -192,10 +201,10 @@ impl Countries {
         let key = source.key().octets();
         let sql = "SELECT last, country FROM range WHERE first <= ?1 ORDER BY first DESC LIMIT 1";
         let found = self.conn.query_row(sql, [key], |row| Ok(range(row))).optional();
-        match found.map_err(|error| from_sqlite(&self.path, error))? {
+        match found.map_err(|error| failed(&self.path, error))? {
             Some(Some((last, country))) if key <= last => Ok(Some(country)),
             Some(Some(_)) | None => Ok(Some(Country::Unknown)),
-            Some(None) => Err(self.damaged()),
+            Some(None) => Err(damaged(&self.path)),
         }
     }
 
@@ -220,12 +229,20 @@ impl Countries {
                 })
             },
         );
-        about.map_err(|error| from_sqlite(&self.path, error))
+        about.map_err(|error| failed(&self.path, error))
     }
+}
 
-    fn damaged(&self) -> StoreError {
-        let what = "damaged; make it anew: prefixquota country import FILE";
-        StoreError::Country(self.path.clone(), what)
+fn damaged(path: &Path) -> StoreError {
+    let what = "damaged; make it anew: prefixquota country import FILE";
+    StoreError::Country(path.to_owned(), what)
+}
+
+fn failed(path: &Path, error: rusqlite::Error) -> StoreError {
+    match from_sqlite(path, error) {
+        // It is mended in another way than a store.
+        StoreError::Damaged(..) => damaged(path),
+        error => error,
     }
 }
 
@@ -251,9 +268,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let conn = Connection::open_with_flags_and_vfs(path, flags, "unix-none")?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    let mut conn = Connection::open_with_flags_and_vfs(path, flags, "unix-none")?;
+    sound::confine(&mut conn, path)?;
     Ok(conn)
 }
 

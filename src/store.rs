@@ -27,6 +27,7 @@ mod read;
 mod repair;
 #[cfg(feature = "cli")]
 mod salvage;
+pub(crate) mod sound;
 mod sweep;
 mod write;
 
@@ -38,6 +39,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use crate::VERSION;
+use crate::config::printable;
 
 #[cfg(feature = "cli")]
 pub use backup::{Backup, BackupError};
@@ -50,6 +52,7 @@ pub use read::{Entry, Reader, UserPlace};
 pub use repair::{Repair, repair};
 #[cfg(feature = "cli")]
 pub use salvage::Carried;
+use sound::Work;
 pub use write::{Ticket, Write};
 
 /// `PRAGMA application_id` of a store: "PfxQ".
@@ -60,11 +63,19 @@ const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.s
 /// The view holds nothing, and is made anew behind the steps.
 const VIEW: &str = include_str!("schema/view.sql");
 const SCHEMA_VERSION: i64 = STEPS.len() as i64;
+const SCHEMA: sound::Schema = sound::Schema {
+    tables: &["failure", "familiar", "known", "meta", "quota", "rule", "wrong"],
+    scripts: &STEPS,
+    added: ", slow REAL NOT NULL DEFAULT 0 CHECK (slow BETWEEN 0 AND 1e9)",
+};
 /// Bytes of the write-ahead log beyond which it is folded into the file: about 100 pages.
 const WAL_LIMIT: u64 = 100 * 4_120;
 
 /// How often a store may be replaced just while it is opened: `repair` does so once.
 const REPLACED: u32 = 5;
+
+/// What is wrong with a store that would keep a statement busy for ever.
+const ENDLESS: &str = "damaged: to read it would not end";
 
 /// How long to wait where waiting is worth little.
 const BRIEFLY: Duration = Duration::from_millis(250);
@@ -84,6 +95,8 @@ pub enum StoreError {
     Busy(PathBuf),
     /// The country database is missing, foreign, newer or damaged; says how to mend it.
     Country(PathBuf, &'static str),
+    /// Not as this program made it, so that it is not safe to use.
+    Damaged(PathBuf, String),
     /// SQLite reports something else: a damaged file, a full disk.
     Sqlite(PathBuf, rusqlite::Error),
 }
@@ -93,6 +106,9 @@ impl fmt::Display for StoreError {
         match self {
             StoreError::Unsafe(path, what) | StoreError::Country(path, what) => {
                 write!(f, "{}: {what}", path.display())
+            }
+            StoreError::Damaged(path, what) => {
+                write!(f, "{}: {what}; mend it: prefixquota repair", path.display())
             }
             StoreError::Io(path, error) => write!(f, "{}: {error}", path.display()),
             StoreError::Foreign(path) => {
@@ -120,6 +136,7 @@ pub struct Store {
     identity: file::Identity,
     /// How much longer this store may wait for locks.
     patience: Duration,
+    work: Work,
 }
 
 impl Store {
@@ -173,13 +190,33 @@ impl Store {
         let patience = lock_wait.saturating_sub(started.elapsed());
         // Not as a `Store`, which folds the log into its file when it is dropped.
         let is_same = is_same(path, identity);
-        Ok(is_same.then(|| Store { conn, path: path.to_owned(), identity, patience }))
+        Ok(is_same.then(|| Store {
+            conn,
+            path: path.to_owned(),
+            identity,
+            patience,
+            work: Work::LOGIN,
+        }))
     }
 
     /// Whether the file at the store's path is still the one that is open: it may have been
     /// replaced while a user was asked for a password.
     pub fn is_current(&self) -> bool {
         is_same(&self.path, self.identity)
+    }
+
+    /// As it is for the command, which may look at all there is.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Sqlite`].
+    #[cfg(feature = "cli")]
+    pub fn for_command(mut self) -> Result<Store, StoreError> {
+        self.work = Work::COMMAND;
+        match sound::limit(&mut self.conn, &self.path, self.work) {
+            Ok(()) => Ok(self),
+            Err(error) => Err(from_sqlite(&self.path, error)),
+        }
     }
 
     /// What can be read, each time as it is then.
@@ -195,6 +232,7 @@ impl Store {
     pub fn begin(&mut self) -> Result<Write<'_>, StoreError> {
         let started = Instant::now();
         let path = &self.path;
+        sound::limit(&mut self.conn, path, self.work).map_err(|error| from_sqlite(path, error))?;
         self.conn.busy_timeout(self.patience).map_err(|error| from_sqlite(path, error))?;
         let begun = self.conn.transaction_with_behavior(TransactionBehavior::Immediate);
         // Only the wait for the lock counts, not what is done under it.
@@ -255,12 +293,10 @@ fn connect(path: &Path, lock_wait: Duration) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let conn = Connection::open_with_flags(path, flags)?;
+    let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(lock_wait)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // The file is root's, but a restored or copied one may hold anything.
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    sound::confine(&mut conn, path)?;
     conn.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0")?;
     Ok(conn)
 }
@@ -298,17 +334,33 @@ fn pragma(conn: &Connection, question: &str) -> rusqlite::Result<i64> {
 
 /// Makes sure that this is a store of ours, and no newer one; an older one is brought up to date.
 fn check_version(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let ask = |conn: &Connection, question| {
-        pragma(conn, question).map_err(|error| from_sqlite(path, error))
+    let look = |conn: &mut Connection| {
+        // At one moment: another process may be about to bring it up to date.
+        let tx = conn.transaction()?;
+        let (id, version) =
+            (pragma(&tx, "PRAGMA application_id")?, pragma(&tx, "PRAGMA user_version")?);
+        rusqlite::Result::Ok((id, version, SCHEMA.foreign(&tx)?))
     };
-    if ask(conn, "PRAGMA application_id")? != APPLICATION_ID {
+    let (id, version, foreign) = look(conn).map_err(|error| from_sqlite(path, error))?;
+    if id != APPLICATION_ID {
         return Err(StoreError::Foreign(path.to_owned()));
     }
-    match ask(conn, "PRAGMA user_version")? {
-        SCHEMA_VERSION => Ok(()),
-        newer if newer > SCHEMA_VERSION => Err(StoreError::Newer(path.to_owned(), newer)),
-        _ => upgrade(conn).map_err(|error| from_sqlite(path, error)),
+    if version > SCHEMA_VERSION {
+        return Err(StoreError::Newer(path.to_owned(), version));
     }
+    if let Some(foreign) = foreign {
+        return Err(StoreError::Damaged(path.to_owned(), not_ours(&foreign)));
+    }
+    if version == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let upgraded = sound::limit(conn, path, Work::UPGRADE).and_then(|()| upgrade(conn));
+    upgraded.map_err(|error| from_sqlite(path, error))
+}
+
+/// What is wrong with a store that has a part of such a name.
+fn not_ours(part: &str) -> String {
+    format!("{} is not as this program makes it", printable(part))
 }
 
 fn missing(path: &Path) -> StoreError {
@@ -320,6 +372,7 @@ pub(crate) fn from_sqlite(path: &Path, error: rusqlite::Error) -> StoreError {
     match &error {
         rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Busy(path),
+            ErrorCode::OperationInterrupted => StoreError::Damaged(path, ENDLESS.to_owned()),
             ErrorCode::CannotOpen if failure.extended_code == ffi::SQLITE_CANTOPEN_SYMLINK => {
                 StoreError::Unsafe(
                     path,

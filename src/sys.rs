@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::time::Duration;
 
 use ::pam::constants::PamResultCode;
 use ::pam::items::AuthTok;
@@ -182,6 +183,16 @@ pub fn without_file_size_signal<T>(work: impl FnOnce() -> T) -> T {
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
         done
     }
+}
+
+/// Processor time that this thread has used so far.
+pub fn processor_time() -> Duration {
+    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `used` is a valid place for the result. The call fails for unknown clocks only, and
+    // then leaves it as it is.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut used) };
+    let nanoseconds = u32::try_from(used.tv_nsec).unwrap_or(0);
+    Duration::from_secs(used.tv_sec.unsigned_abs()) + Duration::from_nanos(nanoseconds.into())
 }
 
 /// The user as whom this process acts; 0 is root.

@@ -370,7 +370,8 @@ fn what_people_do_to_the_store_by_hand_does_not_switch_it_off() {
     // What is not written is not taken for a charge.
     let lab = Lab::new(|_| {});
     lab.charge("2001:db8::1");
+    let mut store = lab.store();
     let planted = "CREATE TRIGGER t BEFORE INSERT ON failure BEGIN SELECT RAISE(IGNORE); END";
     rusqlite::Connection::open(&lab.settings.database).unwrap().execute_batch(planted).unwrap();
-    assert!(lab.guard().admit(&mut lab.store(), &stranger("2001:db8::2"), None).is_err());
+    assert!(lab.guard().admit(&mut store, &stranger("2001:db8::2"), None).is_err());
 }

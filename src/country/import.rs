@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::mmdb::{Mmdb, Range};
-use super::{APPLICATION_ID, About, Countries, FOREIGN, VERSION, version};
+use super::{APPLICATION_ID, About, Countries, FOREIGN, SCRIPT, VERSION, version};
 use crate::store::{StoreError, file, from_sqlite};
 
 /// Files by country have 10 MB, those by city 60 MB, the largest on sale some hundred. In bytes.
@@ -119,7 +119,7 @@ fn fill(path: &Path, mmdb: &Mmdb<'_>) -> Result<(), Problem> {
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
     conn.pragma_update(None, "user_version", VERSION)?;
     let tx = conn.transaction()?;
-    tx.execute_batch(include_str!("schema.sql"))?;
+    tx.execute_batch(SCRIPT)?;
     let (mut ranges, mut countries, mut seen) = (0, 0, BTreeSet::new());
     let mut insert = tx.prepare("INSERT INTO range VALUES (?1, ?2, ?3)")?;
     mmdb.each_range(|Range { first, last, country }| {

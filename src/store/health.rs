@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{APPLICATION_ID, SCHEMA_VERSION, StoreError, file, from_sqlite, pragma, upgrade};
+use super::sound::{self, Work};
+use super::{
+    APPLICATION_ID, ENDLESS, SCHEMA, SCHEMA_VERSION, StoreError, file, from_sqlite, not_ours,
+    pragma, upgrade,
+};
 
 /// How thoroughly to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,7 @@ impl Health {
             match open(path, lock_wait).and_then(|c| look(&c, depth)) {
                 Ok(found) => found,
                 Err(error) if is_damage(&error) => {
-                    return Ok(Some(Health { faults: vec![error.to_string()], ..health }));
+                    return Ok(Some(Health { faults: vec![fault(&error)], ..health }));
                 }
                 Err(error) => return Err(from_sqlite(path, error)),
             };
@@ -75,12 +78,16 @@ impl Health {
         }
         if !(0..=NO_VERSION).contains(&version) {
             faults.push(format!("header: version {version}"));
-        } else if version > SCHEMA_VERSION {
+        } else if is_newer(version) {
             return Err(StoreError::Newer(path.to_owned(), version));
         }
         let is_old = version < SCHEMA_VERSION;
         Ok(Some(Health { faults, version, is_old, latest, ..health }))
     }
+}
+
+fn is_newer(version: i64) -> bool {
+    version > SCHEMA_VERSION && version <= NO_VERSION
 }
 
 /// Whether an error tells of a broken file, and not of its surroundings.
@@ -99,14 +106,22 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     }
 }
 
+fn fault(error: &rusqlite::Error) -> String {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::OperationInterrupted) => ENDLESS.to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 fn open(path: &Path, lock_wait: Duration) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let conn = Connection::open_with_flags(path, flags)?;
+    let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(lock_wait)?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    sound::confine(&mut conn, path)?;
+    sound::limit(&mut conn, path, Work::COMMAND)?;
     Ok(conn)
 }
 
@@ -122,7 +137,11 @@ fn look(conn: &Connection, depth: Depth) -> rusqlite::Result<Seen> {
     let tx = conn.unchecked_transaction()?;
     let (id, version) =
         (pragma(&tx, "PRAGMA application_id")?, pragma(&tx, "PRAGMA user_version")?);
-    let mut faults = Vec::new();
+    // To look further would run what such a file says.
+    let mut faults: Vec<String> = SCHEMA.foreign(&tx)?.iter().map(|part| not_ours(part)).collect();
+    if !faults.is_empty() || is_newer(version) {
+        return Ok(Seen { id, version, faults, latest: None });
+    }
     let check = match depth {
         Depth::Quick => format!("PRAGMA quick_check({FAULTS})"),
         Depth::Full => format!("PRAGMA integrity_check({FAULTS})"),

@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::salvage::{Carried, carry};
+use super::sound;
 use super::{Depth, Health, StoreError, connect, file, from_sqlite, make};
 
 /// What [`repair`] has done.
@@ -124,9 +125,12 @@ fn mend_header(copy: &Path) -> io::Result<()> {
 fn fill(new: &Path, copy: &Path, lock_wait: Duration) -> rusqlite::Result<Carried> {
     let mut to = connect(new, lock_wait)?;
     to.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    // What it takes depends on the other file, which has a limit.
+    to.progress_handler(0, None::<fn() -> bool>)?;
+    sound::trust(&to)?;
     let tx = to.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let carried = match open_copy(copy) {
-        Ok(from) => carry(&from, &tx)?,
+        Ok(mut from) => carry(&mut from, copy, &tx)?,
         // Then nothing is left of it.
         Err(_) => Carried::default(),
     };
@@ -141,10 +145,12 @@ fn open_copy(path: &Path) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let conn = Connection::open_with_flags(path, flags)?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    let mut conn = Connection::open_with_flags(path, flags)?;
+    sound::confine(&mut conn, path)?;
     // `writable_schema`: tables beside a broken one can be read all the same.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
     conn.execute_batch("PRAGMA cell_size_check = ON; PRAGMA writable_schema = ON")?;
+    sound::trust(&conn)?;
     Ok(conn)
 }
 

@@ -1,10 +1,13 @@
 //! What can still be read from a broken store, into a new one. The file may hold anything: a row
 //! that its table would not take, or that contradicts itself, is left behind.
 
+use std::path::Path;
+
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Row, Statement, Transaction, params_from_iter};
 
 use super::read::{ELSEWHERE, RULE, place_of, rule};
+use super::sound::{self, Work};
 use super::sweep::COUNT_ROWS;
 use crate::source::parse_prefix;
 
@@ -37,15 +40,49 @@ const COLUMNS: [&str; 11] = [
     "narrowest",
 ];
 
-/// Carries over what `old` still gives. What cannot be read is no error.
-pub(super) fn carry(old: &Connection, new: &Transaction<'_>) -> rusqlite::Result<Carried> {
-    let failures = addresses(old, new, "failure", &COLUMNS)?;
-    let familiar = COLUMNS.get(..9).unwrap_or_default();
-    let addresses = failures + addresses(old, new, "familiar", familiar)?;
-    new.execute(COUNT_ROWS, [])?;
-    let (places, rules) = (places(old, new)?, rules(old, new)?);
-    wrong_passwords(old, new)?;
-    Ok(Carried { addresses, places, rules })
+/// Carries over what `old`, the file at `path`, still gives. What cannot be read is no error.
+pub(super) fn carry(
+    old: &mut Connection,
+    path: &Path,
+    new: &Transaction<'_>,
+) -> rusqlite::Result<Carried> {
+    let mut carried = Carried::default();
+    if let Some(old) = table(old, path, "failure")? {
+        carried.addresses += addresses(old, new, "failure", &COLUMNS)?;
+        new.execute(COUNT_ROWS, [])?;
+    }
+    if let Some(old) = table(old, path, "familiar")? {
+        let columns = COLUMNS.get(..9).unwrap_or_default();
+        carried.addresses += addresses(old, new, "familiar", columns)?;
+    }
+    if let Some(old) = table(old, path, "known")? {
+        carried.places = places(old, new)?;
+    }
+    if let Some(old) = table(old, path, "rule")? {
+        carried.rules = rules(old, new)?;
+    }
+    if table(old, path, "meta")?.is_some()
+        && let Some(old) = table(old, path, "wrong")?
+    {
+        wrong_passwords(old, new)?;
+    }
+    Ok(carried)
+}
+
+/// Makes ready to read a table, if that runs no SQL that stands in the file: it is one whose columns
+/// all hold what was written to them. (No index or trigger runs any.)
+fn table<'c>(
+    old: &'c mut Connection,
+    path: &Path,
+    name: &str,
+) -> rusqlite::Result<Option<&'c Connection>> {
+    // One that has no end must not take the time of the others.
+    sound::limit(old, path, Work::COMMAND)?;
+    let sql = "SELECT type = 'table' AND sql LIKE 'CREATE TABLE%' AND NOT EXISTS
+                   (SELECT 1 FROM pragma_table_xinfo(?1) WHERE hidden <> 0)
+               FROM sqlite_schema WHERE name = ?1";
+    let is_plain = old.query_row(sql, [name], |row| row.get(0)).unwrap_or(false);
+    Ok(is_plain.then_some(old))
 }
 
 fn addresses(
