@@ -11,6 +11,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
+use rusqlite::types::ValueRef;
 
 use crate::sys::processor_time;
 
@@ -93,7 +94,7 @@ pub struct Schema {
 impl Schema {
     /// The first of the tables, or of their indexes and triggers, that is none of the scripts: it
     /// could do anything, and a single function of SQL can take for ever. Whatever people made for
-    /// themselves beside is left out: no statement of ours reaches it. If there is none, `conn` is
+    /// themselves beside is left out: no statement of ours reaches it. So are plain indexes. If there is none, `conn` is
     /// trusted.
     pub fn foreign(&self, conn: &Connection) -> rusqlite::Result<Option<String>> {
         let mut select = conn.prepare("SELECT tbl_name, sql, type, name FROM sqlite_schema")?;
@@ -105,15 +106,13 @@ impl Schema {
             let is_used = self.tables.iter().any(|used| used.eq_ignore_ascii_case(table));
             let sql = row.get_ref(1)?;
             // SQLite makes the indexes of primary keys without a text.
-            if !is_used || sql == rusqlite::types::ValueRef::Null {
+            if !is_used || sql == ValueRef::Null {
                 continue;
             }
-            let found = sql
-                .as_str()
-                .ok()
-                .and_then(|sql| self.find(sql, after).or_else(|| self.find(sql, Place::default())));
-            match found {
+            let sql = sql.as_str().unwrap_or_default();
+            match self.find(sql, after).or_else(|| self.find(sql, Place::default())) {
                 Some(place) => after = place,
+                None if is_plain_index(sql) => {}
                 None => {
                     let (kind, name): (String, String) = (row.get(2)?, row.get(3)?);
                     return Ok(Some(format!("{kind} {name}")));
@@ -145,6 +144,15 @@ impl Schema {
         let sql = sql.strip_prefix(self.added).unwrap_or(sql);
         text.strip_prefix(sql).is_some_and(|rest| rest.starts_with(';'))
     }
+}
+
+/// Whether `sql` is an index of columns and nothing else, which people may make to search faster. It
+/// computes nothing, and keeps no row out.
+fn is_plain_index(sql: &str) -> bool {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_, \n".contains(c);
+    let columns = sql.strip_prefix("CREATE INDEX ").and_then(|index| index.split_once('('));
+    let columns = columns.and_then(|(_, columns)| columns.strip_suffix(')'));
+    columns.is_some_and(|columns| columns.chars().all(is_name))
 }
 
 /// A line of a script.
