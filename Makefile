@@ -40,7 +40,7 @@ SCRIPTS   := .ci/run $(wildcard tests/*.sh)
 
 .DELETE_ON_ERROR:
 
-.PHONY: all deps test-deps install uninstall test demo bench clean help
+.PHONY: all deps test-deps bench-deps install uninstall test demo bench clean help
 
 all: $(MODULE) $(COMMAND) $(PAGES8) $(PAGES5) $(COMPLETIONS)  ## build the module, the command and its pages
 
@@ -129,8 +129,16 @@ test: test-deps all  ## check style and documentation, run all tests on the buil
 demo: test-deps all  ## attack a real sshd from a whole /32, and watch (as root, one minute)
 	@tests/demo.sh "$(MODULE)" "$(COMMAND)" "$(PAMDIR)"
 
-bench: deps all  ## measure the cost of an attempt, and how fast logs are read
+# Debian puts pam_abl into every service's stack when it is installed; there it is not wanted.
+bench-deps: test-deps  ## install the peers of the benchmark besides, without starting any
+	@if [ ! -e /usr/share/pam-configs/abl ]; then undo='pam-auth-update --package --remove abl'; fi; \
+	tests/need.sh /usr/share/pam-configs/abl:libpam-abl fail2ban-server:fail2ban \
+	    sshguard:sshguard /usr/lib/python3/dist-packages/pyinotify.py:python3-pyinotify \
+	    '/lib/*/security/pam_faillock.so:libpam-modules' && $${undo:-true}
+
+bench: bench-deps all  ## measure cost and strength beside the peers, and how fast logs are read
 	PREFIXQUOTA_MODULE="$(abspath $(MODULE))" $(CARGO) bench --locked --bench cost
+	PREFIXQUOTA_MODULE="$(abspath $(MODULE))" $(CARGO) bench --locked --bench strength
 	$(CARGO) bench --locked --bench replay
 
 clean:  ## remove what was built

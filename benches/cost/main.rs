@@ -9,7 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use common::pam::{AUTH_ERR, MAXTRIES, Pam, at_once, write_stack};
@@ -209,7 +209,7 @@ struct Caller {
 impl Caller {
     fn start(dir: &Path, confdir: &Path) -> Caller {
         let program = dir.join("caller");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/caller.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/cost/caller.c");
         let mut compiler = Command::new("cc");
         compiler.arg("-O2").arg(source).arg("-o").arg(&program).arg("-lpam");
         assert!(compiler.status().is_ok_and(|status| status.success()), "cc");
