@@ -129,12 +129,14 @@ test: test-deps all  ## check style and documentation, run all tests on the buil
 demo: test-deps all  ## attack a real sshd from a whole /32, and watch (as root, one minute)
 	@tests/demo.sh "$(MODULE)" "$(COMMAND)" "$(PAMDIR)"
 
-# Debian puts pam_abl into every service's stack when it is installed; there it is not wanted.
+# Debian puts pam_abl into the stacks of all services when it is installed: it is taken out again.
 bench-deps: test-deps  ## install the peers of the benchmark besides, without starting any
-	@if [ ! -e /usr/share/pam-configs/abl ]; then undo='pam-auth-update --package --remove abl'; fi; \
-	tests/need.sh /usr/share/pam-configs/abl:libpam-abl fail2ban-server:fail2ban \
-	    sshguard:sshguard /usr/lib/python3/dist-packages/pyinotify.py:python3-pyinotify \
-	    '/lib/*/security/pam_faillock.so:libpam-modules' && $${undo:-true}
+	@profile=/usr/share/pam-configs/abl; before=$$(ls $$profile 2>/dev/null); status=0; \
+	tests/need.sh "$$profile:libpam-abl" '/lib/*/security/pam_faillock.so:libpam-modules' \
+	    fail2ban-server:fail2ban sshguard:sshguard \
+	    /usr/lib/python3/dist-packages/pyinotify.py:python3-pyinotify || status=$$?; \
+	if [ -z "$$before" ] && [ -e "$$profile" ]; then pam-auth-update --package --remove abl; fi; \
+	exit $$status
 
 bench: bench-deps all  ## measure cost and strength beside the peers, and how fast logs are read
 	PREFIXQUOTA_MODULE="$(abspath $(MODULE))" $(CARGO) bench --locked --bench cost

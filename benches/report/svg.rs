@@ -7,6 +7,8 @@ pub struct Chart {
     pub title: String,
     /// What the numbers are.
     pub axis: String,
+    /// In place of from zero in even steps, from one in even ratios.
+    pub ratios: bool,
     /// The names of the bars of a group.
     pub series: Vec<String>,
     pub panels: Vec<Panel>,
@@ -52,7 +54,7 @@ impl Chart {
              <text x=\"10\" y=\"22\" font-size=\"16\">{title}</text>\n"
         );
         self.legend(&mut svg);
-        let scale = Scale::up_to(self.highest());
+        let scale = Scale::up_to(self.highest(), self.ratios);
         let mut top = HEAD;
         for panel in &self.panels {
             panel.draw(&mut svg, top, &scale, &self.axis);
@@ -140,38 +142,49 @@ impl Group {
     }
 }
 
-/// From zero to a bit more than the highest value.
+/// Its marks, the last of which is not below the highest value.
 struct Scale {
+    marks: Vec<f64>,
     top: f64,
-    step: f64,
+    ratios: bool,
 }
 
 impl Scale {
-    /// In some five steps of 1, 2 or 5 times a power of ten.
-    fn up_to(highest: f64) -> Scale {
-        let power = 10f64.powf((highest / 5.0).log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|times| times * power);
-        let step = step.into_iter().find(|step| highest / step <= 6.0).unwrap_or(10.0 * power);
-        Scale { top: (highest / step).ceil() * step, step }
+    fn up_to(highest: f64, ratios: bool) -> Scale {
+        // 1, 2, 5, 10, 20, ... as marks, or as the step between them.
+        let round = (0..).map(|i| [1.0, 2.0, 5.0][i % 3] * 10f64.powf((i / 3) as f64));
+        let marks: Vec<f64> = if ratios {
+            let mut round = round;
+            let mut marks = vec![1.0];
+            while marks[marks.len() - 1] < highest {
+                marks.extend(round.find(|&mark| mark > marks[marks.len() - 1]));
+            }
+            marks
+        } else {
+            let step = round.into_iter().find(|step| highest / step <= 6.0).unwrap_or(highest);
+            (0..=(highest / step).ceil() as u32).map(|i| f64::from(i) * step).collect()
+        };
+        let top = marks[marks.len() - 1];
+        Scale { marks, top, ratios }
     }
 
     fn x(&self, value: f64) -> f64 {
-        LEFT + value / self.top * (WIDTH - LEFT - RIGHT)
+        let share =
+            if self.ratios { value.max(1.0).ln() / self.top.ln() } else { value / self.top };
+        LEFT + share * (WIDTH - LEFT - RIGHT)
     }
 
     fn draw(&self, svg: &mut String, top: f64, foot: f64, axis: &str) {
-        let mut value = 0.0;
-        while value <= self.top + self.step / 2.0 {
-            let (x, y) = (self.x(value), foot + 14.0);
-            let shown = short(value);
+        for &mark in &self.marks {
+            let (x, y) = (self.x(mark), foot + 14.0);
+            let shown = short(mark);
             let _ = writeln!(
                 svg,
                 "<path class=\"grid\" d=\"M{x:.1} {top}V{foot}\"/>\
                  <text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{shown}</text>"
             );
-            value += self.step;
         }
-        let (x, y) = (self.x(self.top / 2.0), foot + 30.0);
+        let (x, y) = (LEFT + (WIDTH - LEFT - RIGHT) / 2.0, foot + 30.0);
         let axis = escaped(axis);
         let _ = writeln!(svg, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{axis}</text>");
     }

@@ -16,7 +16,7 @@ pub const GUESSES: usize = 300;
 pub const EACH: Duration = Duration::from_millis(200);
 pub const CROWD: usize = 50;
 /// How long fifty at once are at the prompt together, as they can be with keyboard-interactive.
-const AT_PROMPT: Duration = Duration::from_millis(500);
+const AT_PROMPT: Duration = Duration::from_secs(1);
 /// Until every guess is settled in every book, and every line read.
 const AFTERWARDS: Duration = Duration::from_secs(4);
 

@@ -53,6 +53,7 @@ pub fn chart(outcomes: &[Outcome]) -> Chart {
     Chart {
         title: "Of 300 wrong guesses, how many reach the password check".to_owned(),
         axis: "guesses that reach the password check (fewer is better)".to_owned(),
+        ratios: false,
         series: PEERS.map(|peer| peer.to_string()).into(),
         panels: panels.map(panel).into(),
     }
