@@ -23,7 +23,7 @@ pub struct Panel {
 pub struct Group {
     pub label: String,
     pub bars: Vec<Option<f64>>,
-    /// A line across the bars that none is to pass.
+    /// A line across the first bar, which it is not to pass.
     pub limit: Option<f64>,
 }
 
@@ -127,7 +127,8 @@ impl Group {
             let Some(value) = *bar else { continue };
             let (y, end) = (top + i as f64 * BAR, scale.x(value));
             let (width, thick) = (end - LEFT, BAR - 2.0);
-            let (text, base) = (end + 6.0, y + 10.0);
+            let limit = self.limit.filter(|_| i == 0).map_or(0.0, |limit| scale.x(limit));
+            let (text, base) = (end.max(limit) + 6.0, y + 10.0);
             let shown = short(value);
             let _ = writeln!(
                 svg,
@@ -136,7 +137,7 @@ impl Group {
             );
         }
         if let Some(limit) = self.limit {
-            let (x, end) = (scale.x(limit), top + tall);
+            let (x, end) = (scale.x(limit), top + BAR - 1.0);
             let _ = writeln!(svg, "<path class=\"limit\" d=\"M{x:.1} {top}V{end}\"/>");
         }
     }
