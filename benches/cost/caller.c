@@ -1,8 +1,9 @@
 /* The application of the benchmark. For each line "SERVICE SOURCE PROCESSES ATTEMPTS LIVED NUMBER"
  * that it reads it starts PROCESSES processes at once, each of which makes ATTEMPTS login attempts:
  * each attempt in a fresh process of its own, or, if LIVED is 1, all in the one process. It writes
- * "ANSWER NANOSECONDS CPU", where ANSWER is what all attempts were answered, or -1, and CPU is the
- * processor time of all together in nanoseconds.
+ * "ANSWER ALL CPU MEDIAN", where ANSWER is what all attempts were answered, or -1, and the others
+ * are nanoseconds: from the first to the last, processor time of all together, and the median time
+ * of an attempt of the first process.
  *
  * In C, because sshd and Dovecot are: a Rust program has libgcc_s and libm in memory already, and
  * a module that needs them would get them for nothing. */
@@ -21,7 +22,7 @@ enum { MOST = 64, UNLIKE = -1, NONE = -2 };
 
 /* What a process tells of its attempts. */
 struct account {
-    long long start, end, cpu;
+    long long start, end, cpu, median;
     int answer;
 };
 
@@ -105,11 +106,18 @@ static long long cpu_of(int who)
     return (seconds * 1000000 + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
 }
 
+static int by_size(const void *one, const void *other)
+{
+    long long a = *(const long long *)one, b = *(const long long *)other;
+    return (a > b) - (a < b);
+}
+
 /* What one of the processes does once all are there. */
 static void work(struct account *account, int ready, int gate, const char *service,
                  const char *source, int attempts, int lived, int number)
 {
     char nothing = 0;
+    long long *times = calloc(attempts, sizeof *times);
     account->answer = NONE;
     /* What is done only once in such a process is not measured. */
     if (lived)
@@ -121,12 +129,16 @@ static void work(struct account *account, int ready, int gate, const char *servi
     long long cpu = cpu_of(RUSAGE_SELF) + cpu_of(RUSAGE_CHILDREN);
     account->start = nanoseconds();
     for (int i = 0; i < attempts; i++, number++) {
+        long long before = nanoseconds();
         int answer = lived ? attempt(service, source, number)
                            : attempt_in_fresh_process(service, source, number);
         account->answer = i == 0 || answer == account->answer ? answer : UNLIKE;
+        times[i] = nanoseconds() - before;
     }
     account->end = nanoseconds();
     account->cpu = cpu_of(RUSAGE_SELF) + cpu_of(RUSAGE_CHILDREN) - cpu;
+    qsort(times, attempts, sizeof *times, by_size);
+    account->median = times[attempts / 2];
 }
 
 int main(int argc, char **argv)
@@ -169,7 +181,7 @@ int main(int argc, char **argv)
             all.cpu += accounts[i].cpu;
             all.answer = accounts[i].answer == all.answer ? all.answer : UNLIKE;
         }
-        printf("%d %lld %lld\n", all.answer, all.end - all.start, all.cpu);
+        printf("%d %lld %lld %lld\n", all.answer, all.end - all.start, all.cpu, all.median);
         fflush(stdout);
     }
     return 0;

@@ -29,14 +29,14 @@ use std::time::{Duration, Instant};
 use caller::{Caller, FORMS, Measured};
 use candidate::{Candidate, candidates};
 
-/// So many goes for each candidate, as far as there is time; fewer on a machine that is busy with
+/// Of all candidates in all forms, as far as there is time; fewer on a machine that is busy with
 /// other things.
 const ROUNDS: usize = 30;
 const FEWEST: usize = 5;
 const TIME: Duration = Duration::from_secs(270);
 
 fn main() {
-    if !common::root_or_skip("cost") {
+    if !common::root_or_skip("cost") || !report::has("cost", &["pam_abl.so", "pam_faillock.so"]) {
         return;
     }
     let started = Instant::now();
@@ -55,7 +55,7 @@ fn main() {
 struct Costs {
     candidates: Vec<Candidate>,
     measured: Vec<[Option<Measured>; FORMS.len()]>,
-    /// How often each was measured.
+    /// How often each was measured, those at one a time some times more.
     rounds: usize,
     /// How many charges were made, and how many of them the store does not have.
     charges: (u32, u32),
@@ -69,6 +69,7 @@ fn costs(dir: &Path) -> Costs {
     let turns: Vec<(usize, usize)> = (0..candidates.len())
         .flat_map(|i| (0..FORMS.len()).map(move |form| (i, form)))
         .filter(|&(i, form)| candidates[i].takes(&FORMS[form]))
+        .flat_map(|turn| std::iter::repeat_n(turn, FORMS[turn.1].goes()))
         .collect();
     let mut samples = vec![[const { Vec::new() }; FORMS.len()]; candidates.len()];
     let (mut rounds, mut made, mut missed) = (0, 0, 0);

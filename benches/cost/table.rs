@@ -54,7 +54,7 @@ pub fn costs(costs: &Costs) -> String {
     let (made, missed) = costs.charges;
     format!(
         "### Time of an attempt, where that of pam_deny alone is 1\n\n{}\n\
-         Medians of {} goes. Of {made} charges under measurement, the store has {}.\n",
+         Medians of {} rounds. Of {made} charges under measurement, the store has {}.\n",
         table(1, &rows),
         costs.rounds,
         made - missed

@@ -37,6 +37,23 @@ pub fn picture(name: &str, chart: &svg::Chart) {
     }
 }
 
+/// Whether the peers are there: programs, and modules of PAM.
+pub fn has(bench: &str, peers: &[&str]) -> bool {
+    let dirs = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let places: Vec<PathBuf> =
+        ["/usr/bin", "/usr/sbin", "/usr/lib/security", "/usr/lib64/security"]
+            .map(PathBuf::from)
+            .into_iter()
+            .chain(dirs.map(|dir| dir.path().join("security")))
+            .collect();
+    let is_missing = |peer: &&&str| !places.iter().any(|place| place.join(peer).exists());
+    let missing: Vec<&str> = peers.iter().filter(is_missing).copied().collect();
+    if !missing.is_empty() {
+        println!("{bench}: skipped, needs {}; `make bench-deps` installs it", missing.join(", "));
+    }
+    missing.is_empty()
+}
+
 fn writes_docs() -> bool {
     std::env::var_os("PREFIXQUOTA_WRITE_DOCS").is_some()
 }
