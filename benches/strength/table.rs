@@ -93,7 +93,7 @@ fn logins(outcomes: &[Outcome]) -> String {
             rows.push(row.into_iter().chain(PEERS.map(cell)).collect());
         }
     }
-    table(2, &rows)
+    table(7, &rows)
 }
 
 fn find<'a>(
