@@ -40,7 +40,7 @@ SCRIPTS   := .ci/run $(wildcard tests/*.sh)
 
 .DELETE_ON_ERROR:
 
-.PHONY: all deps test-deps install uninstall test miri demo bench clean help
+.PHONY: all deps test-deps bench-deps install uninstall test miri demo bench clean help
 
 all: $(MODULE) $(COMMAND) $(PAGES8) $(PAGES5) $(COMPLETIONS)  ## build the module, the command and its pages
 
@@ -134,8 +134,18 @@ miri: deps  ## run the file with unsafe code under Miri (needs the nightly toolc
 demo: test-deps all  ## attack a real sshd from a whole /32, and watch (as root, one minute)
 	@tests/demo.sh "$(MODULE)" "$(COMMAND)" "$(PAMDIR)"
 
-bench: deps all  ## measure the cost of an attempt, and how fast logs are read
+# Debian puts pam_abl into the stacks of all services when it is installed: it is taken out again.
+bench-deps: test-deps  ## install the peers of the benchmark besides, without starting any
+	@profile=/usr/share/pam-configs/abl; before=$$(ls $$profile 2>/dev/null); status=0; \
+	tests/need.sh "$$profile:libpam-abl" '/lib/*/security/pam_faillock.so:libpam-modules' \
+	    fail2ban-server:fail2ban sshguard:sshguard \
+	    /usr/lib/python3/dist-packages/pyinotify.py:python3-pyinotify || status=$$?; \
+	if [ -z "$$before" ] && [ -e "$$profile" ]; then pam-auth-update --package --remove abl; fi; \
+	exit $$status
+
+bench: bench-deps all  ## measure cost and strength beside the peers, and how fast logs are read
 	PREFIXQUOTA_MODULE="$(abspath $(MODULE))" $(CARGO) bench --locked --bench cost
+	PREFIXQUOTA_MODULE="$(abspath $(MODULE))" $(CARGO) bench --locked --bench strength
 	$(CARGO) bench --locked --bench replay
 
 clean:  ## remove what was built

@@ -32,7 +32,7 @@ pub const RIGHT: &str = "right";
 const HASH_OF_RIGHT: &str = "$6$prefixquota$h1O5Lgp1BIReY2y22NMzjJc.ENDlPe24VOnZOHhiX0BlwH1BSYXuOIxZLXIpWXxTsUT6E1IgQHeQIjE7i7ku4/";
 
 /// Names the lab's directory to the test process inside the namespaces.
-const INSIDE: &str = "PREFIXQUOTA_LAB";
+pub const INSIDE: &str = "PREFIXQUOTA_LAB";
 
 /// The source addresses of the lab. `2001:db9::/32` is the other provider.
 const LOCAL: [&str; 3] = ["2001:db8::/32", "2001:db9::/32", "198.18.0.0/15"];
