@@ -31,6 +31,7 @@ SOURCES   := Cargo.toml Cargo.lock build.rs $(wildcard .cargo/config.toml) $(she
 # Who prints manual pages and completions; a cross build names a command that runs here.
 PAGEMAKER ?= $(COMMAND)
 PAGESDIR  := $(TARGETDIR)/pages
+DOCPAGES  := $(wildcard docs/*)
 PAGES8    := $(addprefix $(PAGESDIR)/,prefixquota.8 pam_prefixquota.8)
 PAGES5    := $(PAGESDIR)/prefixquota.conf.5
 COMPLETIONS := $(addprefix $(PAGESDIR)/completions.,bash zsh fish)
@@ -38,9 +39,13 @@ EXAMPLES  := $(wildcard pam.d-examples/*)
 DOCS      := README.md SECURITY.md CHANGELOG.md LICENSE LICENSE-MIT LICENSE-APACHE
 SCRIPTS   := .ci/run $(wildcard tests/*.sh)
 
+# What is built already needs no Rust: sudo often does not find that of the one who called it.
+NEED_CARGO = @command -v $(CARGO) >/dev/null || { echo "Please install Rust 1.89 or newer \
+(https://rustup.rs), or, if sudo does not find yours: sudo env PATH=\"\$$PATH\" make ..." >&2; exit 1; }
+
 .DELETE_ON_ERROR:
 
-.PHONY: all deps test-deps bench-deps install uninstall test miri demo bench clean help
+.PHONY: all deps test-deps bench-deps build-packages test-packages install uninstall test miri demo bench clean help
 
 all: $(MODULE) $(COMMAND) $(PAGES8) $(PAGES5) $(COMPLETIONS)  ## build the module, the command and its pages
 
@@ -48,10 +53,12 @@ all: $(MODULE) $(COMMAND) $(PAGES8) $(PAGES5) $(COMPLETIONS)  ## build the modul
 # is built as cdylib alone, and without what only the command needs. `touch`: cargo leaves a file
 # alone when a change does not concern it, and `make install` as root must then not start cargo.
 $(MODULE): $(SOURCES)
+	$(NEED_CARGO)
 	$(CARGO) rustc --locked --lib --crate-type cdylib --profile module --no-default-features --features bundled
 	@touch $@
 
 $(COMMAND): $(SOURCES)
+	$(NEED_CARGO)
 	$(CARGO) build --locked --release --bin prefixquota
 	@touch $@
 
@@ -63,12 +70,16 @@ $(COMPLETIONS): $(PAGESDIR)/completions.%: $(COMMAND)
 	@mkdir -p "$(@D)"
 	$(PAGEMAKER) completions $* >$@
 
-deps:  ## install what the build needs, if it is missing (Debian, as root)
+deps: build-packages  ## install what the build needs, if it is missing (Debian, as root)
+	$(NEED_CARGO)
+
+test-deps: deps test-packages  ## install what the tests need besides, without starting any service
+
+build-packages:
 	@tests/need.sh gcc:gcc /usr/include/stdio.h:libc6-dev pkg-config:pkg-config \
 	    /usr/include/security/pam_appl.h:libpam0g-dev
-	@command -v $(CARGO) >/dev/null || { echo "Please install Rust 1.89 or newer: https://rustup.rs" >&2; exit 1; }
 
-test-deps: deps  ## install what the tests need besides, without starting any service
+test-packages: build-packages
 	@tests/need.sh sshd:openssh-server ssh:openssh-client dovecot:dovecot-imapd visudo:sudo \
 	    '/usr/lib*/dovecot/pop3:dovecot-pop3d' sqlite3:sqlite3 ip:iproute2 ps:procps \
 	    openssl:openssl readelf:binutils perl:perl-base shellcheck:shellcheck groff:groff-base \
@@ -79,7 +90,7 @@ test-deps: deps  ## install what the tests need besides, without starting any se
 install: all  ## install into DESTDIR, with PREFIX (/usr) and PAMDIR
 	@test -n "$(PAMDIR)" || { echo "PAM's module directory was not found; please give PAMDIR=" >&2; exit 1; }
 	install -d "$(DESTDIR)$(PAMDIR)" "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(DOCDIR)/examples" \
-	    "$(DESTDIR)$(CONFDIR)" "$(DESTDIR)$(TMPFILESDIR)" "$(DESTDIR)$(MANDIR)/man5" \
+	    "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(CONFDIR)" "$(DESTDIR)$(TMPFILESDIR)" "$(DESTDIR)$(MANDIR)/man5" \
 	    "$(DESTDIR)$(MANDIR)/man8" "$(DESTDIR)$(BASHDIR)" "$(DESTDIR)$(ZSHDIR)" "$(DESTDIR)$(FISHDIR)"
 	install -d -m 0700 "$(DESTDIR)$(STATEDIR)"
 	install -m 0644 "$(MODULE)" "$(DESTDIR)$(PAMDIR)/.pam_prefixquota.so.new"
@@ -87,6 +98,8 @@ install: all  ## install into DESTDIR, with PREFIX (/usr) and PAMDIR
 	install -m 0755 "$(COMMAND)" "$(DESTDIR)$(SBINDIR)/prefixquota"
 	install -m 0644 $(EXAMPLES) "$(DESTDIR)$(DOCDIR)/examples"
 	install -m 0644 $(DOCS) "$(DESTDIR)$(DOCDIR)"
+	install -m 0644 $(DOCPAGES) "$(DESTDIR)$(DOCDIR)/docs"
+	ln -sfn examples "$(DESTDIR)$(DOCDIR)/pam.d-examples"
 	install -m 0644 $(PAGES8) "$(DESTDIR)$(MANDIR)/man8"
 	install -m 0644 $(PAGES5) "$(DESTDIR)$(MANDIR)/man5"
 	install -m 0644 "$(PAGESDIR)/completions.bash" "$(DESTDIR)$(BASHDIR)/prefixquota"
@@ -109,9 +122,12 @@ uninstall:  ## remove what install put there, except settings and store
 	    $(patsubst $(PAGESDIR)/%,"$(DESTDIR)$(MANDIR)/man5/%",$(PAGES5)) \
 	    "$(DESTDIR)$(BASHDIR)/prefixquota" "$(DESTDIR)$(ZSHDIR)/_prefixquota" \
 	    "$(DESTDIR)$(FISHDIR)/prefixquota.fish"
-	cd "$(DESTDIR)$(DOCDIR)" 2>/dev/null && rm -f $(DOCS) $(EXAMPLES:pam.d-examples/%=examples/%) || true
-	rmdir "$(DESTDIR)$(DOCDIR)/examples" "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
+	cd "$(DESTDIR)$(DOCDIR)" 2>/dev/null && rm -f $(DOCS) $(DOCPAGES) pam.d-examples \
+	    $(EXAMPLES:pam.d-examples/%=examples/%) || true
+	rmdir "$(DESTDIR)$(DOCDIR)/examples" "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)" 2>/dev/null || true
 	@echo "Kept: $(CONFDIR)/prefixquota.conf and $(STATEDIR)."
+	@old=$$(ls "$(DESTDIR)"/etc/pam.d/*.prefixquota-backup 2>/dev/null || true); \
+	if [ -n "$$old" ]; then echo "Kept the stacks as they were before enable:" $$old; fi
 	@left=$$(grep -lsE --exclude='*.prefixquota-*' '^[^#]*pam_prefixquota\.so' "$(DESTDIR)"/etc/pam.d/* || true); \
 	if [ -n "$$left" ]; then \
 	    echo "These still name the module:" $$left; \
@@ -131,7 +147,7 @@ test: test-deps all  ## check style and documentation, run all tests on the buil
 miri: deps  ## run the file with unsafe code under Miri (needs the nightly toolchain with miri)
 	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked --lib --no-default-features --features bundled
 
-demo: test-deps all  ## attack a real sshd from a whole /32, and watch (as root, one minute)
+demo: test-packages all  ## attack a real sshd from a whole /32, and watch (as root, one minute)
 	@tests/demo.sh "$(MODULE)" "$(COMMAND)" "$(PAMDIR)"
 
 # Debian puts pam_abl into the stacks of all services when it is installed: it is taken out again.

@@ -36,7 +36,7 @@ use pam_prefixquota::guard::{Guard, SystemClock};
 use pam_prefixquota::login::Login;
 use pam_prefixquota::rules::Rules;
 use pam_prefixquota::source::{Source, parse_host, parse_prefix};
-use pam_prefixquota::store::{Store, StoreError};
+use pam_prefixquota::store::{Store, StoreError, repair_command};
 use rusqlite::ErrorCode;
 use serde_json::Value;
 
@@ -229,8 +229,9 @@ fn readable(error: &StoreError) -> String {
             let directory = directory.display();
             format!("{error}; nothing can be counted until `install -d -m 0700 {directory}`")
         }
-        StoreError::Sqlite(_, cause) if is_damage(cause) => {
-            format!("{error}; `prefixquota repair` makes a new one of what can be read")
+        StoreError::Sqlite(path, cause) if is_damage(cause) => {
+            let repair = repair_command(path);
+            format!("{error}; `{repair}` makes a new one of what can be read")
         }
         _ => error.to_string(),
     }

@@ -226,6 +226,17 @@ pub fn standing(prefix: IpNet, count: f64, slow: f64, quota: u32, pace: Pace) ->
     }
 }
 
+/// Milliseconds until a prefix whose counts are both full has room again.
+pub fn wait_when_full(quota: u32, pace: Pace) -> i64 {
+    let wait = |quota, half_life| decay::wait(f64::from(quota), quota, half_life);
+    let fast = wait(quota, pace.half_life);
+    if pace.strict {
+        fast.max(wait(quota.saturating_mul(SLOW_TIMES), SLOW_HALF_LIFE))
+    } else {
+        fast
+    }
+}
+
 /// Whether there is room for one attempt more.
 enum Room {
     Free,

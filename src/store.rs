@@ -39,7 +39,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use crate::VERSION;
-use crate::config::printable;
+use crate::config::{Settings, printable};
 
 #[cfg(feature = "cli")]
 pub use backup::{Backup, BackupError};
@@ -108,7 +108,7 @@ impl fmt::Display for StoreError {
                 write!(f, "{}: {what}", path.display())
             }
             StoreError::Damaged(path, what) => {
-                write!(f, "{}: {what}; mend it: prefixquota repair", path.display())
+                write!(f, "{}: {what}; mend it: {}", path.display(), repair_command(path))
             }
             StoreError::Io(path, error) => write!(f, "{}: {error}", path.display()),
             StoreError::Foreign(path) => {
@@ -356,6 +356,14 @@ fn check_version(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
     }
     let upgraded = sound::limit(conn, path, Work::UPGRADE).and_then(|()| upgrade(conn));
     upgraded.map_err(|error| from_sqlite(path, error))
+}
+
+/// What mends the store at `path`.
+pub fn repair_command(path: &Path) -> String {
+    if path == Settings::default().database {
+        return "prefixquota repair".to_owned();
+    }
+    format!("prefixquota --database {} repair", path.display())
 }
 
 /// What is wrong with a store that has a part of such a name.

@@ -99,6 +99,10 @@ fn record_counts_until_the_quota_and_forgive_takes_it_back() {
     let forgiven = lab.json(&["forgive", "192.0.2.0/24"]);
     assert_eq!((&forgiven["addresses"], &forgiven["prefix"]), (&1.into(), &"192.0.2.0/24".into()));
     assert!(lab.run(&["forgive", "192.0.2.1"]).out.starts_with("Nothing to forgive"));
+    assert_eq!(lab.run(&["forgive", "--user", "bob"]).out, "Nothing to forgive of bob.\n");
+    lab.run(&["forgive", "::/0"]);
+    let status = lab.run(&["status"]).out;
+    assert!(status.contains("0 with 0.0 failures"), "{status}");
     assert_eq!(lab.json(&["record", "192.0.2.1"])["recorded"], true);
     assert!(lab.run(&["record", "127.0.0.1"]).out.contains("exempt"));
 }
@@ -193,6 +197,12 @@ fn policy_is_the_curve() {
     let text = lab.run(&["policy"]).out;
     let of_64 = text.lines().find(|line| line.starts_with("IPv6 /64 ")).unwrap();
     assert_eq!(of_64.split_whitespace().skip(2).collect::<Vec<_>>(), ["66", "80s", "1090"]);
+    // Of its two counts the slow one gives way last.
+    fs::write(lab.path("settings"), "strict = yes\nmultiply = 2001:470::/32 10\n").unwrap();
+    let text = lab.run(&["policy"]).out;
+    let of_32 = text.lines().find(|line| line.starts_with("IPv6 /32 ")).unwrap();
+    assert_eq!(of_32.split_whitespace().skip(2).collect::<Vec<_>>(), ["626", "50s", "1735"]);
+    assert!(text.ends_with("Inside 2001:470::/32: 10 times the quota.\n"), "{text}");
 }
 
 #[test]
@@ -285,12 +295,18 @@ fn wrong_usage_and_wrong_settings_are_one_sentence_and_status_2() {
         (&["enable", "sshd", "--database", "/x.db"], "do not reach the module"),
         (&["top", "-n", "0"], "0 is not in 1.."),
         (&["check", "a\nb"], "\"a?b\" is not an address"),
-        (&["bogus"], "unrecognized subcommand"),
-        (&["check"], "required arguments"),
+        (&["bogus"], "unrecognized subcommand 'bogus'; see prefixquota --help"),
+        (
+            &["check"],
+            "required arguments were not provided: <ADDRESS>; see prefixquota check --help",
+        ),
+        (&["export", "--as", "xml"], "[possible values: json, "),
+        (&["grant", "2001:db8::1", "--for", "0s"], "from 1s"),
     ] {
         let run = lab.run(arguments);
         assert_eq!(run.status, 2, "{arguments:?}");
         assert!(run.err.contains(expected), "{arguments:?}: {}", run.err);
+        assert_eq!(run.err.lines().count(), 1, "{}", run.err);
         assert_eq!(run.out, "");
     }
     fs::remove_file(lab.path("settings")).unwrap();

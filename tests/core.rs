@@ -1,5 +1,5 @@
-//! The pure core: canonical sources, the curve, decay and the verdict. Property numbers are those
-//! of the design's list.
+//! The pure core: canonical sources, the curve, decay and the verdict. The
+//! properties that are promised have numbers, here and in the other tests.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::indexing_slicing, clippy::print_stderr)]
 

@@ -309,10 +309,11 @@ fn the_command_says_what_is_wrong_and_mends_it() {
             (run.status, run.out + &run.err)
         };
         let (_, told) = run(&["doctor"]);
-        assert!(told.contains("Run: prefixquota repair"), "{table}: {told}");
+        let mend = format!("prefixquota --database {} repair", lab.settings.database.display());
+        assert!(told.contains(&format!("Run: {mend}")), "{table}: {told}");
         let (status, told) = run(&["status"]);
         assert!(status == 2 && told.contains(fault), "{table}: {told}");
-        assert!(told.contains("mend it: prefixquota repair"), "{table}: {told}");
+        assert!(told.contains(&format!("mend it: {mend}")), "{table}: {told}");
         let (status, told) = run(&["repair"]);
         assert_eq!(status, 0, "{table}: {told}");
         // What stands in the other tables is kept.

@@ -1,5 +1,5 @@
-//! Known places: a count of one's own where one has logged in before. Property numbers are those of
-//! the design's list.
+//! Known places: a count of one's own where one has logged in before. Properties
+//! that are promised have numbers, as in core.rs.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::indexing_slicing, clippy::print_stderr)]
 
@@ -359,7 +359,7 @@ fn strangers_of_one_user_have_a_quota_together() {
     lab.succeed(&from(1_000), &right).unwrap();
     let level = "SELECT round(level) FROM known WHERE place = 'elsewhere'";
     assert_eq!(rows(&lab, level), 15);
-    lab.write(|write| write.forgive_known(|user, _| user == b"alice").unwrap());
+    lab.write(|write| assert!(write.forgive_known(|user, _| user == b"alice").unwrap() > 0));
     assert_eq!(rows(&lab, level), 0);
 }
 

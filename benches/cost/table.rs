@@ -54,7 +54,7 @@ pub fn costs(costs: &Costs) -> String {
     let (made, missed) = costs.charges;
     format!(
         "### Time of an attempt, where that of pam_deny alone is 1\n\n{}\n\
-         Medians of {} rounds. Of {made} charges under measurement, the store has {}.\n",
+         Medians of {} rounds. {made} charges were made, and the store has {}.\n",
         table(1, &rows),
         costs.rounds,
         made - missed
@@ -82,7 +82,7 @@ pub fn cpu(costs: &Costs) -> String {
     )
 }
 
-/// The limits that the design sets, and how far the result is from the floor.
+/// The limits that we hold ourselves to, and how far the result is from the floor.
 pub fn limits(costs: &Costs, races: &[(usize, usize)], kilobytes: u64) -> String {
     let ratio = |name, to| costs.ratio(name, to, FRESH).map_or_else(String::new, digits);
     let mut rows = vec![

@@ -357,7 +357,7 @@ pub struct Grant {
     /// How long, as 90s, 10m, 12h or 30d
     #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub lasts: i64,
-    /// How many successful logins
+    /// How many successful logins; a second grant for the same address and user adds its own
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub uses: u32,
@@ -373,7 +373,7 @@ pub struct Grant {
 fn duration(text: &str) -> Result<i64, String> {
     parse_duration(text)
         .filter(|&milliseconds| milliseconds > 0)
-        .ok_or_else(|| "expected a number with s, m, h or d".to_owned())
+        .ok_or_else(|| "expected a number with s, m, h or d, from 1s".to_owned())
 }
 
 /// What to rehearse on.

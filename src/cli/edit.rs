@@ -77,11 +77,16 @@ pub fn forgive(context: &Context, prefix: &str) -> Result<Report, String> {
 
 /// `forgive --user USER`.
 pub fn forgive_user(context: &Context, user: &OsStr) -> Result<Report, String> {
+    let mut places = 0;
     if let Some(mut store) = context.existing_store()? {
-        store
+        places = store
             .transact(|write| write.forgive_known(|other, _| other == user.as_bytes()))
             .map_err(|error| error.to_string())?;
     }
     let user = shown_name(user.as_bytes());
-    Ok(Report::new(format!("Forgave all that was counted for {user}."), json!({"user": user})))
+    let text = match places {
+        0 => format!("Nothing to forgive of {user}."),
+        _ => format!("Forgave all that was counted for {user}."),
+    };
+    Ok(Report::new(text, json!({"user": user, "places": places})))
 }

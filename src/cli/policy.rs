@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use pam_prefixquota::decay;
+use pam_prefixquota::decide::wait_when_full;
 use pam_prefixquota::quota::Curve;
 use pam_prefixquota::source::Family;
 use serde_json::json;
@@ -18,7 +18,7 @@ pub fn policy(context: &Context) -> Report {
     for family in Family::ALL {
         let curve = settings.curve(family);
         for (length, quota) in points(curve) {
-            let wait = decay::wait(f64::from(quota), quota, settings.pace().half_life);
+            let wait = wait_when_full(quota, settings.pace());
             rows.push([
                 format!("IPv{} /{length}", family.number()),
                 quota.to_string(),
@@ -29,7 +29,11 @@ pub fn policy(context: &Context) -> Report {
         }
     }
     let header = ["prefix", "quota", "next try when full", "tries a day then"];
-    Report::new(table(&header, rows), json.into())
+    let mut text = table(&header, rows);
+    for shared in &settings.multiply {
+        let _ = write!(text, "\nInside {}: {} times the quota.", shared.prefix, shared.times);
+    }
+    Report::new(text, json.into())
 }
 
 /// `policy --plot`, which draws for people; JSON is the table.

@@ -11,6 +11,7 @@ mod diff;
 mod replace;
 pub mod stack;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -177,8 +178,14 @@ fn finish(
         lines.flat_map(|(_, line)| line.clone()).collect::<Vec<u8>>()
     };
     if changes && !dry_run {
-        replace(path, &without(Change::Add), &without(Change::Remove), backup)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        replace(path, &without(Change::Add), &without(Change::Remove), backup).map_err(
+            |error| match error.kind() {
+                ErrorKind::PermissionDenied => {
+                    format!("{}: {error}; the stacks are root's, try sudo", path.display())
+                }
+                _ => format!("{}: {error}", path.display()),
+            },
+        )?;
     }
     let diff = unified(&path.display().to_string(), &edit);
     let mut text = match (changes, dry_run, backup) {

@@ -90,7 +90,7 @@ impl Write<'_> {
     }
 
     /// Removes the failures of users at known places, and of their strangers (no place), where
-    /// `which` says so.
+    /// `which` says so. Returns how many had any.
     ///
     /// # Errors
     ///
@@ -98,10 +98,11 @@ impl Write<'_> {
     pub fn forgive_known(
         &self,
         which: impl Fn(&[u8], Option<IpNet>) -> bool,
-    ) -> Result<(), StoreError> {
-        let all = self.reader().all_known()?;
+    ) -> Result<usize, StoreError> {
+        let (all, mut forgiven) = (self.reader().all_known()?, 0);
         for known in all.iter().filter(|known| which(&known.user, known.place)) {
-            self.tx
+            forgiven += self
+                .tx
                 .execute(
                     "UPDATE known SET level = 0, open = 0, open_before = 0, since = at + 1
                      WHERE user = ?1 AND place = ?2 AND level > 0",
@@ -109,7 +110,7 @@ impl Write<'_> {
                 )
                 .map_err(|error| from_sqlite(self.path, error))?;
         }
-        Ok(())
+        Ok(forgiven)
     }
 
     /// Adds a rule or grant, joined to one of the same kind for the same prefix and user; those

@@ -227,7 +227,7 @@ impl<'s> Write<'s> {
             })
         };
         addresses().map_err(|error| from_sqlite(self.path, error))?;
-        self.forgive_known(|_, place| place.is_some_and(|place| prefix.contains(&place)))
+        self.forgive_known(|_, place| place.is_some_and(|place| prefix.contains(&place))).map(drop)
     }
 
     /// Writes it all, durably against killed processes.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pam_prefixquota::config::Settings;
 use pam_prefixquota::country::Countries;
 use pam_prefixquota::guard::{Clock, SystemClock};
-use pam_prefixquota::store::{Depth, Health, StoreError};
+use pam_prefixquota::store::{Depth, Health, StoreError, repair_command};
 
 use super::Finding;
 
@@ -59,7 +59,7 @@ fn unusable(path: &Path, error: &StoreError) -> Finding {
         StoreError::Foreign(_) => "Move that file away, or name another in database =.".to_owned(),
         StoreError::Newer(..) => "Install the newer module and command.".to_owned(),
         StoreError::Busy(_) => "Look who holds it: fuser -v on that file.".to_owned(),
-        _ => "Run: prefixquota repair".to_owned(),
+        _ => format!("Run: {}", repair_command(path)),
     };
     Finding::wrong(ABOUT, error.to_string(), mend)
 }
@@ -69,7 +69,7 @@ fn sound(path: &Path, health: &Health) -> Vec<Finding> {
     let mut found = Vec::new();
     if let Some(fault) = health.faults.first() {
         let what = format!("{shown} is broken: {fault}");
-        found.push(Finding::wrong(ABOUT, what, "Run: prefixquota repair"));
+        found.push(Finding::wrong(ABOUT, what, format!("Run: {}", repair_command(path))));
     }
     if fs::metadata(path).is_ok_and(|file| file.mode() & 0o077 != 0) {
         let what = format!("{shown} may be read by others: it has the names of users");
