@@ -142,7 +142,8 @@ pub fn chart(costs: &Costs) -> Chart {
     let panels = [("A fresh process for each attempt", FRESH), ("Long-lived processes", LIVED)];
     Chart {
         title: "What an attempt costs".to_owned(),
-        axis: "time of an attempt, where pam_deny alone is 1 (less is better)".to_owned(),
+        axis: "time of an attempt, where pam_deny alone is 1 (less is better; logarithmic)"
+            .to_owned(),
         ratios: true,
         series: ["1 at a time", "8 at once", "32 at once"].map(str::to_owned).to_vec(),
         panels: panels.map(panel).into(),
