@@ -114,9 +114,24 @@ fn what_people_add_for_themselves_does_no_harm() {
         &lab,
         "CREATE VIEW mine AS SELECT source, level FROM failure; CREATE TABLE notes (text);
          CREATE INDEX on_notes ON notes (text); CREATE INDEX by_source ON failure (source, at DESC);
+         CREATE INDEX \"by at\" ON \"failure\" (\n\t\"at\"\tASC\n);
          ANALYZE; VACUUM; REINDEX",
     );
     assert!(matches!(lab.admit("2001:db8::1"), Admission::Passed(_)));
+}
+
+#[test]
+fn a_database_of_another_program_is_not_mended_whatever_it_holds() {
+    let lab = lab();
+    let path = lab.settings.database.with_file_name("other.db");
+    let long = "x".repeat(20_000);
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch(&format!("CREATE TABLE t (a /*{long}*/)"))
+        .unwrap();
+    private(&path);
+    let repaired = repair(&path, Duration::ZERO, ".old");
+    assert!(matches!(repaired, Err(StoreError::Foreign(_))), "{repaired:?}");
 }
 
 #[test]

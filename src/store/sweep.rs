@@ -108,6 +108,8 @@ impl Write<'_> {
                 } else {
                     (range, quotas.inside(prefix, length))
                 };
+                // How many rows there are, the settings say, and not the file.
+                self.bound.renew();
                 let digits = |key: Ipv6Addr| format!("{:032x}", key.to_bits());
                 let row = (number, length, digits(first), digits(last), quota);
                 for_some.execute(row)?;
