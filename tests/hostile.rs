@@ -363,6 +363,28 @@ fn a_login_is_answered_as_on_error_says() {
 }
 
 #[test]
+fn the_rules_of_the_settings_hold_beside_a_store_that_cannot_be_read() {
+    let rules = [("ignore deny=192.0.2.0/24", MAXTRIES), ("deny exempt=192.0.2.0/24", PERM_DENIED)];
+    for (settings, answer) in rules {
+        let dir = common::pam::lab(&format!("settle=0s on_error={settings}"));
+        let path = dir.path().join("q.db");
+        let attempt = || {
+            let pam = Pam::start(dir.path(), "wrong", b"alice", Some(&guess()));
+            pam.without_delay().rhost(b"192.0.2.7").authenticate()
+        };
+        assert_eq!(attempt(), answer, "{settings}");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(
+                "INSERT INTO rule (bits, first, action, prefix) VALUES (0, zeroblob(16), 'count', '::/0')",
+            )
+            .unwrap();
+        tangle(&path, "rule");
+        assert_eq!(attempt(), answer, "{settings}");
+    }
+}
+
+#[test]
 fn the_search_for_faded_rows_ends_too() {
     let lab = lab();
     // It goes on at the end, with the next new row, and then all are counted anew.
