@@ -52,7 +52,7 @@ pub use read::{Entry, Reader, UserPlace};
 pub use repair::{Repair, repair};
 #[cfg(feature = "cli")]
 pub use salvage::Carried;
-use sound::Work;
+use sound::{Bound, Work};
 pub use write::{Ticket, Write};
 
 /// `PRAGMA application_id` of a store: "PfxQ".
@@ -136,7 +136,7 @@ pub struct Store {
     identity: file::Identity,
     /// How much longer this store may wait for locks.
     patience: Duration,
-    work: Work,
+    bound: Bound,
 }
 
 impl Store {
@@ -187,16 +187,12 @@ impl Store {
         let started = Instant::now();
         let mut conn = connect(path, lock_wait).map_err(|error| from_sqlite(path, error))?;
         check_version(&mut conn, path)?;
+        let bound = sound::limit(&mut conn, path, Work::LOGIN);
+        let bound = bound.map_err(|error| from_sqlite(path, error))?;
         let patience = lock_wait.saturating_sub(started.elapsed());
         // Not as a `Store`, which folds the log into its file when it is dropped.
         let is_same = is_same(path, identity);
-        Ok(is_same.then(|| Store {
-            conn,
-            path: path.to_owned(),
-            identity,
-            patience,
-            work: Work::LOGIN,
-        }))
+        Ok(is_same.then(|| Store { conn, path: path.to_owned(), identity, patience, bound }))
     }
 
     /// Whether the file at the store's path is still the one that is open: it may have been
@@ -212,15 +208,14 @@ impl Store {
     /// [`StoreError::Sqlite`].
     #[cfg(feature = "cli")]
     pub fn for_command(mut self) -> Result<Store, StoreError> {
-        self.work = Work::COMMAND;
-        match sound::limit(&mut self.conn, &self.path, self.work) {
-            Ok(()) => Ok(self),
-            Err(error) => Err(from_sqlite(&self.path, error)),
-        }
+        let bound = sound::limit(&mut self.conn, &self.path, Work::COMMAND);
+        self.bound = bound.map_err(|error| from_sqlite(&self.path, error))?;
+        Ok(self)
     }
 
     /// What can be read, each time as it is then.
     pub fn reader(&self) -> Reader<'_> {
+        self.bound.renew();
         Reader::new(&self.conn, &self.path)
     }
 
@@ -232,12 +227,12 @@ impl Store {
     pub fn begin(&mut self) -> Result<Write<'_>, StoreError> {
         let started = Instant::now();
         let path = &self.path;
-        sound::limit(&mut self.conn, path, self.work).map_err(|error| from_sqlite(path, error))?;
+        self.bound.renew();
         self.conn.busy_timeout(self.patience).map_err(|error| from_sqlite(path, error))?;
         let begun = self.conn.transaction_with_behavior(TransactionBehavior::Immediate);
         // Only the wait for the lock counts, not what is done under it.
         self.patience = self.patience.saturating_sub(started.elapsed());
-        Ok(Write::new(begun.map_err(|error| from_sqlite(path, error))?, path))
+        Ok(Write::new(begun.map_err(|error| from_sqlite(path, error))?, path, &self.bound))
     }
 
     /// Does `work` in one such transaction: all of it is written, or nothing.
@@ -354,7 +349,7 @@ fn check_version(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
     if version == SCHEMA_VERSION {
         return Ok(());
     }
-    let upgraded = sound::limit(conn, path, Work::UPGRADE).and_then(|()| upgrade(conn));
+    let upgraded = sound::limit(conn, path, Work::LOGIN).and_then(|_| upgrade(conn));
     upgraded.map_err(|error| from_sqlite(path, error))
 }
 

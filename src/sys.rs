@@ -191,8 +191,10 @@ pub fn processor_time() -> Duration {
     // SAFETY: `used` is a valid place for the result. The call fails for unknown clocks only, and
     // then leaves it as it is.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut used) };
+    // How long these numbers are depends on the machine.
+    let seconds = u64::try_from(used.tv_sec).unwrap_or(0);
     let nanoseconds = u32::try_from(used.tv_nsec).unwrap_or(0);
-    Duration::from_secs(used.tv_sec.unsigned_abs()) + Duration::from_nanos(nanoseconds.into())
+    Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds.into())
 }
 
 /// The user as whom this process acts; 0 is root.

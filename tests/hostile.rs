@@ -114,9 +114,24 @@ fn what_people_add_for_themselves_does_no_harm() {
         &lab,
         "CREATE VIEW mine AS SELECT source, level FROM failure; CREATE TABLE notes (text);
          CREATE INDEX on_notes ON notes (text); CREATE INDEX by_source ON failure (source, at DESC);
+         CREATE INDEX \"by at\" ON \"failure\" (\n\t\"at\"\tASC\n);
          ANALYZE; VACUUM; REINDEX",
     );
     assert!(matches!(lab.admit("2001:db8::1"), Admission::Passed(_)));
+}
+
+#[test]
+fn a_database_of_another_program_is_not_mended_whatever_it_holds() {
+    let lab = lab();
+    let path = lab.settings.database.with_file_name("other.db");
+    let long = "x".repeat(20_000);
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch(&format!("CREATE TABLE t (a /*{long}*/)"))
+        .unwrap();
+    private(&path);
+    let repaired = repair(&path, Duration::ZERO, ".old");
+    assert!(matches!(repaired, Err(StoreError::Foreign(_))), "{repaired:?}");
 }
 
 #[test]
@@ -345,6 +360,28 @@ fn a_login_is_answered_as_on_error_says() {
         assert_eq!(attempt(), answer, "{on_error}");
         Connection::open(&path).unwrap().execute_batch("DROP TRIGGER t").unwrap();
         assert_eq!(attempt(), PERM_DENIED);
+    }
+}
+
+#[test]
+fn the_rules_of_the_settings_hold_beside_a_store_that_cannot_be_read() {
+    let rules = [("ignore deny=192.0.2.0/24", MAXTRIES), ("deny exempt=192.0.2.0/24", PERM_DENIED)];
+    for (settings, answer) in rules {
+        let dir = common::pam::lab(&format!("settle=0s on_error={settings}"));
+        let path = dir.path().join("q.db");
+        let attempt = || {
+            let pam = Pam::start(dir.path(), "wrong", b"alice", Some(&guess()));
+            pam.without_delay().rhost(b"192.0.2.7").authenticate()
+        };
+        assert_eq!(attempt(), answer, "{settings}");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(
+                "INSERT INTO rule (bits, first, action, prefix) VALUES (0, zeroblob(16), 'count', '::/0')",
+            )
+            .unwrap();
+        tangle(&path, "rule");
+        assert_eq!(attempt(), answer, "{settings}");
     }
 }
 

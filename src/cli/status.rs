@@ -73,6 +73,7 @@ fn held(context: &Context) -> Result<Held, String> {
     let known = store.reader().all_known().map_err(|error| error.to_string())?;
     let rules = store.reader().all_rules().map_err(|error| error.to_string())?;
     Ok(Held {
+        // The sum of nothing is -0.0.
         failures: entries.iter().fold(0.0, |sum, entry| sum + left(entry, context, now)),
         addresses: entries.len(),
         full: tree::standings(&entries, settings, now).iter().filter(|s| s.wait > 0).count(),

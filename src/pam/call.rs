@@ -57,11 +57,15 @@ impl<'h> Call<'h> {
         if let Some(attempt) = self.kept() {
             attempt.pass.take();
         }
-        let mut store = match self.open() {
-            Ok(store) => store,
+        // Whether a store is broken, often shows only when it is read.
+        let looked = self.open().and_then(|mut store| {
+            let judgement = self.guard().look(&mut store, &login)?;
+            Ok((store, judgement))
+        });
+        let (mut store, judgement) = match looked {
+            Ok(looked) => looked,
             Err(error) => return self.without_store(&login, error),
         };
-        let judgement = self.guard().look(&mut store, &login)?;
         if let Some(problem) = judgement.problem {
             self.pam.log(libc::LOG_ERR, &format!("{problem}; no country is denied (on_error)"));
         }

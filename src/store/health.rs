@@ -64,6 +64,13 @@ impl Health {
         let Seen { id, version, mut faults, latest } =
             match open(path, lock_wait).and_then(|c| look(&c, depth)) {
                 Ok(found) => found,
+                // Ours has no such long row.
+                Err(error)
+                    if error.sqlite_error_code() == Some(ErrorCode::TooBig)
+                        && is_foreign(path, lock_wait) =>
+                {
+                    return Err(StoreError::Foreign(path.to_owned()));
+                }
                 Err(error) if is_damage(&error) => {
                     return Ok(Some(Health { faults: vec![fault(&error)], ..health }));
                 }
@@ -121,7 +128,7 @@ fn open(path: &Path, lock_wait: Duration) -> rusqlite::Result<Connection> {
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(lock_wait)?;
     sound::confine(&mut conn, path)?;
-    sound::limit(&mut conn, path, Work::COMMAND)?;
+    sound::limit(&mut conn, path, Work::COMMAND).map(drop)?;
     Ok(conn)
 }
 
@@ -188,6 +195,7 @@ fn columns(conn: &Connection) -> rusqlite::Result<Vec<String>> {
 fn is_foreign(path: &Path, lock_wait: Duration) -> bool {
     let ask = || {
         let conn = open(path, lock_wait)?;
+        sound::trust(&conn)?;
         let ours = "name IN ('failure', 'quota', 'meta')";
         pragma(&conn, &format!("SELECT count(*) > 0 AND sum({ours}) < 3 FROM sqlite_schema"))
     };

@@ -77,7 +77,7 @@ fn table<'c>(
     name: &str,
 ) -> rusqlite::Result<Option<&'c Connection>> {
     // One that has no end must not take the time of the others.
-    sound::limit(old, path, Work::COMMAND)?;
+    sound::limit(old, path, Work::COMMAND).map(drop)?;
     let sql = "SELECT type = 'table' AND sql LIKE 'CREATE TABLE%' AND NOT EXISTS
                    (SELECT 1 FROM pragma_table_xinfo(?1) WHERE hidden <> 0)
                FROM sqlite_schema WHERE name = ?1";

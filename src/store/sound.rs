@@ -6,6 +6,8 @@ use std::ffi::c_int;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -13,6 +15,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 
+use super::file;
 use crate::sys::processor_time;
 
 /// The longest row or value, in bytes: the policy of a settings file as large as they come.
@@ -38,10 +41,9 @@ pub struct Work(u64);
 
 impl Work {
     /// For a login. Now and then it counts all rows, which takes 1 ns; to weigh them all, which no
-    /// login ever should, takes 5.
-    pub const LOGIN: Work = Work(30);
-    /// For one that brings the file up to date, which reads it all.
-    pub const UPGRADE: Work = Work(100);
+    /// login ever should, takes 5, and to change them all, when the clock was set back, takes 8. A
+    /// small machine is ten times slower.
+    pub const LOGIN: Work = Work(100);
     /// For a person, who can end it. To forgive a million addresses takes 60 ns, more than anything
     /// else.
     #[cfg(feature = "cli")]
@@ -56,24 +58,41 @@ pub fn confine(conn: &mut Connection, path: &Path) -> rusqlite::Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
     conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST_AT_FIRST)?;
     conn.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN)?;
-    limit(conn, path, Work::LOGIN)
+    limit(conn, path, Work::LOGIN).map(drop)
+}
+
+/// What bounds the work on a connection.
+pub struct Bound(Arc<AtomicBool>);
+
+impl Bound {
+    /// Here begins a new piece of work, with a time of its own: what was done so far, in this file or
+    /// anywhere else, has come to an end by itself.
+    pub fn renew(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Bounds what is done with `conn` from here on. A tree whose pages lead back into themselves has
 /// more rows than could ever be read.
-pub fn limit(conn: &mut Connection, path: &Path, work: Work) -> rusqlite::Result<()> {
-    let path = path.to_owned();
-    let mut end = None;
+pub fn limit(conn: &mut Connection, path: &Path, work: Work) -> rusqlite::Result<Bound> {
+    // Rows may all be in the log, as long as somebody reads.
+    let files = [path.to_owned(), file::beside(path, "-wal")];
+    let is_new = Arc::new(AtomicBool::new(true));
+    let bound = Bound(Arc::clone(&is_new));
+    let mut end = Duration::ZERO;
     let is_over = move || {
         let now = processor_time();
-        now > *end.get_or_insert_with(|| {
+        if is_new.swap(false, Ordering::Relaxed) {
             // What is on the disk: a file may claim to be of any length.
-            let bytes = fs::metadata(&path).map_or(0, |file| file.blocks().saturating_mul(512));
+            let blocks =
+                files.iter().map(|file| fs::metadata(file).map_or(0, |file| file.blocks()));
+            let bytes = blocks.fold(0, u64::saturating_add).saturating_mul(512);
             let more = Duration::from_nanos(bytes.saturating_mul(work.0));
-            now.saturating_add(LEAST).saturating_add(more)
-        })
+            end = now.saturating_add(LEAST).saturating_add(more);
+        }
+        now > end
     };
-    conn.progress_handler(STEPS, Some(is_over))
+    conn.progress_handler(STEPS, Some(is_over)).map(|()| bound)
 }
 
 /// Lets rows and values have any length that ours could have.
@@ -94,8 +113,8 @@ pub struct Schema {
 impl Schema {
     /// The first of the tables, or of their indexes and triggers, that is none of the scripts: it
     /// could do anything, and a single function of SQL can take for ever. Whatever people made for
-    /// themselves beside is left out: no statement of ours reaches it. So are plain indexes. If there is none, `conn` is
-    /// trusted.
+    /// themselves beside is left out: no statement of ours reaches it. So are plain indexes. If there
+    /// is none, `conn` is trusted.
     pub fn foreign(&self, conn: &Connection) -> rusqlite::Result<Option<String>> {
         let mut select = conn.prepare("SELECT tbl_name, sql, type, name FROM sqlite_schema")?;
         let mut rows = select.query([])?;
@@ -149,7 +168,8 @@ impl Schema {
 /// Whether `sql` is an index of columns and nothing else, which people may make to search faster. It
 /// computes nothing, and keeps no row out.
 fn is_plain_index(sql: &str) -> bool {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || "_, \n".contains(c);
+    // Without another parenthesis there is no function; names may be quoted.
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_, \t\r\n\"`[]".contains(c);
     let columns = sql.strip_prefix("CREATE INDEX ").and_then(|index| index.split_once('('));
     let columns = columns.and_then(|(_, columns)| columns.strip_suffix(')'));
     columns.is_some_and(|columns| columns.chars().all(is_name))

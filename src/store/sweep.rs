@@ -1,6 +1,7 @@
 //! What each charge does for the whole store: it keeps the policy for people to read, counts the
 //! rows, and clears away a few that have faded.
 
+use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
@@ -98,9 +99,14 @@ impl Write<'_> {
                 pace.half_life,
                 pace.strict.then_some(SLOW_HALF_LIFE)
             ])?;
+            let mut done = HashSet::new();
             for prefix in &shared {
                 let range = key_range(prefix);
                 let around = prefix_of(range.0, length);
+                // Around many there is one.
+                if length <= prefix.prefix_len() && !done.insert(around) {
+                    continue;
+                }
                 // Inside, all prefixes of one length have the same quota, except those around or
                 // inside another shared prefix, which have rows of their own.
                 let ((first, last), quota) = if length <= prefix.prefix_len() {
@@ -108,6 +114,8 @@ impl Write<'_> {
                 } else {
                     (range, quotas.inside(prefix, length))
                 };
+                // How many rows there are, the settings say, and not the file.
+                self.bound.renew();
                 let digits = |key: Ipv6Addr| format!("{:032x}", key.to_bits());
                 let row = (number, length, digits(first), digits(last), quota);
                 for_some.execute(row)?;

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use rusqlite::{OptionalExtension, ToSql, Transaction};
 
 use super::read::{COUNT, ELSEWHERE, KNOWN_COUNT, Name, Reader, count_of};
+use super::sound::Bound;
 use super::{StoreError, from_sqlite};
 use crate::config::Settings;
 use crate::count::{Count, Pace};
@@ -59,11 +60,12 @@ pub struct Ticket {
 pub struct Write<'s> {
     pub(super) tx: Transaction<'s>,
     pub(super) path: &'s Path,
+    pub(super) bound: &'s Bound,
 }
 
 impl<'s> Write<'s> {
-    pub(super) fn new(tx: Transaction<'s>, path: &'s Path) -> Write<'s> {
-        Write { tx, path }
+    pub(super) fn new(tx: Transaction<'s>, path: &'s Path, bound: &'s Bound) -> Write<'s> {
+        Write { tx, path, bound }
     }
 
     /// What can be read inside the transaction.
