@@ -168,6 +168,22 @@ fn nothing_but_account_refunds() {
     lab.assert_failures(2.0);
 }
 
+/// As sshd does it: credentials are set before it says how the user got in, and once more after.
+#[test]
+fn a_key_behind_a_guess_takes_the_refund_back_but_for_root() {
+    for (user, left) in [("alice", 1.0), ("root", 0.0)] {
+        let lab = Lab::new("");
+        let pam = Pam::start(lab.dir.path(), "right", user.as_bytes(), Some(&guess()));
+        let mut pam = pam.rhost(b"2001:db8::1");
+        assert_eq!((pam.authenticate(), pam.account()), (SUCCESS, SUCCESS));
+        pam.setcred(2);
+        lab.assert_failures(0.0);
+        let mut pam = pam.env("SSH_AUTH_INFO_0=publickey ssh-ed25519 AAAA");
+        pam.setcred(2);
+        lab.assert_failures(left);
+    }
+}
+
 #[test]
 fn two_lines_of_one_stack_charge_and_refund_once() {
     let lab = Lab::new("repeat=no");
