@@ -30,14 +30,12 @@ pub mod import;
 pub mod mmdb;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
 use crate::source::Source;
-use crate::store::sound::{self, Schema};
+use crate::store::sound::{self, Schema, Work};
 use crate::store::{StoreError, file, from_sqlite};
 
 /// `PRAGMA application_id` of a country database: "PfxC".
@@ -246,30 +244,18 @@ fn failed(path: &Path, error: rusqlite::Error) -> StoreError {
     }
 }
 
-/// The version of the country database at `path`; `None` if the file is anything else. What SQLite
-/// says of such files differs from one to the next, so the header is read without it.
+/// The version of the country database at `path`; `None` if the file is anything else.
 fn version(path: &Path) -> Result<Option<u32>, StoreError> {
-    let mut header = [0; 72];
-    match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(StoreError::Io(path.to_owned(), error)),
-    }
-    let is_ours =
-        header.starts_with(b"SQLite format 3\0") && header.ends_with(&APPLICATION_ID.to_be_bytes());
-    let version = header.get(60..64).and_then(|bytes| bytes.try_into().ok());
-    Ok(version.filter(|_| is_ours).map(u32::from_be_bytes))
+    let header = file::header(path).map_err(|error| StoreError::Io(path.to_owned(), error))?;
+    Ok(header.filter(|header| header.application == APPLICATION_ID).map(|header| header.version))
 }
 
 /// The file is replaced and never written to, so it is read without locks: nobody can keep a login
 /// waiting with one.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW
-        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | sound::FLAGS;
     let mut conn = Connection::open_with_flags_and_vfs(path, flags, "unix-none")?;
-    sound::confine(&mut conn, path)?;
+    sound::confine(&mut conn, path, Work::LOGIN)?;
     Ok(conn)
 }
 

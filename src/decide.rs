@@ -1,6 +1,6 @@
 //! The verdict: the only place where it is decided who may try a password.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::config::Settings;
 use crate::count::{Count, Failures, Pace, SLOW_HALF_LIFE, SLOW_TIMES};
@@ -228,13 +228,8 @@ pub fn standing(prefix: IpNet, count: f64, slow: f64, quota: u32, pace: Pace) ->
 
 /// Milliseconds until a prefix whose counts are both full has room again.
 pub fn wait_when_full(quota: u32, pace: Pace) -> i64 {
-    let wait = |quota, half_life| decay::wait(f64::from(quota), quota, half_life);
-    let fast = wait(quota, pace.half_life);
-    if pace.strict {
-        fast.max(wait(quota.saturating_mul(SLOW_TIMES), SLOW_HALF_LIFE))
-    } else {
-        fast
-    }
+    let (count, slow) = (f64::from(quota), f64::from(quota.saturating_mul(SLOW_TIMES)));
+    standing(Ipv6Net::default().into(), count, slow, quota, pace).wait
 }
 
 /// Whether there is room for one attempt more.

@@ -185,10 +185,9 @@ impl Store {
         lock_wait: Duration,
     ) -> Result<Option<Store>, StoreError> {
         let started = Instant::now();
-        let mut conn = connect(path, lock_wait).map_err(|error| from_sqlite(path, error))?;
-        check_version(&mut conn, path)?;
-        let bound = sound::limit(&mut conn, path, Work::LOGIN);
-        let bound = bound.map_err(|error| from_sqlite(path, error))?;
+        let (mut conn, bound) =
+            connect(path, lock_wait).map_err(|error| from_sqlite(path, error))?;
+        check_version(&mut conn, path, &bound)?;
         let patience = lock_wait.saturating_sub(started.elapsed());
         // Not as a `Store`, which folds the log into its file when it is dropped.
         let is_same = is_same(path, identity);
@@ -283,23 +282,20 @@ fn is_same(path: &Path, identity: file::Identity) -> bool {
     matches!(file::examine(path), Ok(Some(found)) if found == identity)
 }
 
-fn connect(path: &Path, lock_wait: Duration) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW
-        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+fn connect(path: &Path, lock_wait: Duration) -> rusqlite::Result<(Connection, Bound)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | sound::FLAGS;
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(lock_wait)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    sound::confine(&mut conn, path)?;
+    let bound = sound::confine(&mut conn, path, Work::LOGIN)?;
     conn.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0")?;
-    Ok(conn)
+    Ok((conn, bound))
 }
 
 /// Fills a new, empty file.
 fn make(path: &Path, lock_wait: Duration) -> Result<(), StoreError> {
     let fill = || {
-        let mut conn = connect(path, lock_wait)?;
+        let (mut conn, _) = connect(path, lock_wait)?;
         // All of it into the one file, which is about to get its name.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
@@ -328,7 +324,7 @@ fn pragma(conn: &Connection, question: &str) -> rusqlite::Result<i64> {
 }
 
 /// Makes sure that this is a store of ours, and no newer one; an older one is brought up to date.
-fn check_version(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
+fn check_version(conn: &mut Connection, path: &Path, bound: &Bound) -> Result<(), StoreError> {
     let look = |conn: &mut Connection| {
         // At one moment: another process may be about to bring it up to date.
         let tx = conn.transaction()?;
@@ -349,8 +345,8 @@ fn check_version(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
     if version == SCHEMA_VERSION {
         return Ok(());
     }
-    let upgraded = sound::limit(conn, path, Work::LOGIN).and_then(|_| upgrade(conn));
-    upgraded.map_err(|error| from_sqlite(path, error))
+    bound.renew();
+    upgrade(conn).map_err(|error| from_sqlite(path, error))
 }
 
 /// What mends the store at `path`.

@@ -9,18 +9,11 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use common::pam::{MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once, failures, guess, lab};
 
 const NOBODY: u32 = 65_534;
-
-/// One test at a time: a child that is forked while a thread of another test is inside SQLite would
-/// wait for ever for that thread.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn start(confdir: &Path, service: &str, rhost: &str) -> Pam {
     Pam::start(confdir, service, b"alice", Some(&guess())).rhost(rhost.as_bytes())
@@ -28,7 +21,7 @@ fn start(confdir: &Path, service: &str, rhost: &str) -> Pam {
 
 #[test]
 fn threads_may_call_at_once_and_exit() {
-    let _alone = alone();
+    let _alone = common::alone();
     // Without `-z nodelete` a thread that exits after pam_end jumps into unmapped memory.
     let dir = lab("");
     let path = dir.path();
@@ -47,7 +40,7 @@ fn threads_may_call_at_once_and_exit() {
 
 #[test]
 fn a_fork_of_the_handle_charges_and_refunds_for_itself() {
-    let _alone = alone();
+    let _alone = common::alone();
     // sshd's keyboard-interactive: the monitor starts the handle, a child runs auth and account
     // and leaves by _exit, and the monitor goes on.
     let dir = lab("");
@@ -67,7 +60,7 @@ fn a_fork_of_the_handle_charges_and_refunds_for_itself() {
 
 #[test]
 fn a_caller_that_is_not_root_is_left_alone_unless_nonroot() {
-    let _alone = alone();
+    let _alone = common::alone();
     if !common::root_or_skip("a_caller_that_is_not_root_is_left_alone_unless_nonroot") {
         return;
     }
@@ -89,7 +82,7 @@ fn a_caller_that_is_not_root_is_left_alone_unless_nonroot() {
 
 #[test]
 fn a_limited_file_size_is_an_error_and_no_signal() {
-    let _alone = alone();
+    let _alone = common::alone();
     let dir = lab("on_error=deny");
     for limit in [0, 4_096, 8_192, 30_000] {
         let codes = at_once(1, |_| {
@@ -105,7 +98,7 @@ fn a_limited_file_size_is_an_error_and_no_signal() {
 
 #[test]
 fn a_directory_of_somebody_else_is_refused() {
-    let _alone = alone();
+    let _alone = common::alone();
     if !common::root_or_skip("a_directory_of_somebody_else_is_refused") {
         return;
     }
@@ -116,7 +109,7 @@ fn a_directory_of_somebody_else_is_refused() {
 
 #[test]
 fn the_file_exports_six_hooks_and_is_hardened() {
-    let _alone = alone();
+    let _alone = common::alone();
     let module = common::module();
     let run = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).arg(&module).output();
@@ -143,7 +136,7 @@ fn the_file_exports_six_hooks_and_is_hardened() {
 
 #[test]
 fn the_release_file_is_small() {
-    let _alone = alone();
+    let _alone = common::alone();
     if std::env::var_os("PREFIXQUOTA_MODULE").is_none() {
         eprintln!("the_release_file_is_small: skipped, PREFIXQUOTA_MODULE names no release build");
         return;

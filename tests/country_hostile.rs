@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::Random;
 use common::country::Lab;
 use common::mmdb::{Child, Mmdb, Value, map, record, text};
 use common::store::source;
@@ -50,21 +51,9 @@ fn soon<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The same numbers in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 11).unwrap() % end
-    }
-
-    fn flip(&mut self, bytes: &mut [u8]) {
-        let at = self.below(bytes.len());
-        bytes[at] ^= 1 << self.below(8);
-    }
+fn flip(random: &mut Random, bytes: &mut [u8]) {
+    let at = random.index(bytes.len());
+    bytes[at] ^= 1 << random.index(8);
 }
 
 #[test]
@@ -79,12 +68,12 @@ fn a_file_cut_short_is_none() {
 
 #[test]
 fn flipped_bits_do_no_harm() {
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
     soon(|| {
         for round in 0..6_000 {
             let mut bytes = good([24, 28, 32][round % 3]).write();
-            for _ in 0..=dice.below(4) {
-                dice.flip(&mut bytes);
+            for _ in 0..=random.index(4) {
+                flip(&mut random, &mut bytes);
             }
             if let Ok(ranges) = read(&bytes) {
                 assert!(ranges <= bytes.len(), "{ranges}");
@@ -258,7 +247,7 @@ fn a_damaged_database_is_an_error_or_an_answer() {
         }
         Countries::open(&lab.database()).and_then(|countries| countries.about()).is_ok()
     };
-    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
     soon(|| {
         assert!(ask(&whole));
         for length in (0..whole.len()).step_by(64) {
@@ -266,15 +255,15 @@ fn a_damaged_database_is_an_error_or_an_answer() {
         }
         for _ in 0..2_000 {
             let mut bytes = whole.clone();
-            for _ in 0..=dice.below(8) {
-                dice.flip(&mut bytes);
+            for _ in 0..=random.index(8) {
+                flip(&mut random, &mut bytes);
             }
             let _ = ask(&bytes);
         }
         // All noise behind a header that is right.
         for _ in 0..200 {
             let mut bytes = whole.clone();
-            bytes[100..].fill_with(|| u8::try_from(dice.below(256)).unwrap());
+            bytes[100..].fill_with(|| u8::try_from(random.index(256)).unwrap());
             assert!(!ask(&bytes));
         }
     });

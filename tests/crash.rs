@@ -163,7 +163,7 @@ impl Scene {
     /// to its end; how many were killed. What is found of one must be among `states`: after an
     /// answer of the module at least what it has answered.
     fn kill_everywhere(&self, service: &str, states: &[State], in_use: bool) -> u32 {
-        let mut random = Random(1);
+        let mut random = common::Random(1);
         let mut found_all = vec![false; states.len()];
         for call in 0.. {
             let mut ended = false;
@@ -199,7 +199,7 @@ impl Scene {
 
     /// Runs an attempt in a child, and kills it when it is about to make its system call number
     /// `call`, or `steps` instructions later; whether it ended before that.
-    fn kill_at(&self, call: u32, steps: u32, service: &str) -> bool {
+    fn kill_at(&self, call: u32, steps: u64, service: &str) -> bool {
         for answered in self.answered {
             answered.store(false, Ordering::Release);
         }
@@ -297,16 +297,4 @@ fn wait(pid: libc::pid_t) -> c_int {
     // SAFETY: our own child.
     assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
     status
-}
-
-/// Numbers that are the same in each run (xorshift64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        u32::try_from(self.0 % u64::from(end)).unwrap()
-    }
 }

@@ -10,7 +10,6 @@ mod common;
 use std::ffi::c_int;
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use common::book::{inside, v6};
@@ -23,13 +22,6 @@ use pam_prefixquota::source::Source;
 fn attempts() -> u32 {
     let number = std::env::var("PREFIXQUOTA_ATTEMPTS").unwrap_or_else(|_| "4000".to_owned());
     number.parse().expect("a number in PREFIXQUOTA_ATTEMPTS")
-}
-
-/// One test at a time: a child that is forked while another test is inside SQLite would wait for it
-/// for ever.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a process holds after a part of its life.
@@ -51,7 +43,7 @@ const LARGEST: u64 = 12_000_000;
 /// and right ones, from ever new addresses and from known ones, and those that are denied.
 #[test]
 fn a_worker_that_is_never_replaced_does_not_grow() {
-    let _alone = alone();
+    let _alone = common::alone();
     // In a child, which holds nothing of other tests.
     let codes = at_once(1, |_| {
         let ages = live();
@@ -118,7 +110,7 @@ fn log_in(confdir: &Path, i: u32) {
 /// counts of those who guessed more.
 #[test]
 fn the_heaviest_survive_a_flood_of_new_networks() {
-    let _alone = alone();
+    let _alone = common::alone();
     let flood = attempts();
     // A million networks into the default of a million rows would push out nobody.
     let max_rows = flood / 20;

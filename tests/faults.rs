@@ -422,7 +422,7 @@ fn noise(suffix: &str, from: u64) {
     let mut file = OpenOptions::new().write(true).open(beside(suffix)).unwrap();
     let length = file.metadata().unwrap().len() - from;
     file.seek(SeekFrom::Start(from)).unwrap();
-    file.write_all(&Random(7).bytes(usize::try_from(length).unwrap())).unwrap();
+    file.write_all(&common::Random(7).bytes(usize::try_from(length).unwrap())).unwrap();
 }
 
 fn noise_everywhere() {
@@ -431,7 +431,7 @@ fn noise_everywhere() {
 }
 
 fn leave_journal() {
-    fs::write(beside("-journal"), Random(8).bytes(4_096)).unwrap();
+    fs::write(beside("-journal"), common::Random(8).bytes(4_096)).unwrap();
 }
 
 fn foreign() {
@@ -508,7 +508,7 @@ fn a_store_damaged_anywhere_is_answered() {
     let Some(lab) = lab::enter("a_store_damaged_anywhere_is_answered", &[]) else { return };
     let stacks = Stacks::new(lab);
     let mut refused = 0;
-    let mut random = Random(2026);
+    let mut random = common::Random(2026);
     const DAMAGES: u32 = 150;
     for seed in 0..DAMAGES {
         let scene = Scene::new(&stacks);
@@ -573,24 +573,4 @@ fn table(rows: &[Row]) -> String {
         writeln!(table, "| {cells} | {} |", longest.as_millis()).unwrap();
     }
     table
-}
-
-/// Numbers that are the same in each run (xorshift64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.next().to_be_bytes()[0]).collect()
-    }
 }

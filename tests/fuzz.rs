@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::indexing_slicing, clippy::print_stderr)]
 
+mod common;
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
@@ -12,6 +13,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use common::Random;
 use targets::TARGETS;
 
 /// No input is longer than this after a change, in bytes, but for seeds that were.
@@ -50,15 +52,12 @@ const WORDS: [&[u8]; 29] = [
     b"\xab\xcd\xefMaxMind.com",
 ];
 
-/// The same numbers in every run.
-struct Dice(u64);
+/// What is changed, and how.
+struct Dice(Random);
 
 impl Dice {
     fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 11).unwrap() % end.max(1)
+        self.0.index(end)
     }
 
     fn byte(&mut self) -> u8 {
@@ -128,7 +127,7 @@ fn fuzz(name: &str) {
     seeds.iter().for_each(|seed| feed(name, target, seed));
     let asked = std::env::var("PREFIXQUOTA_FUZZ").ok();
     let rounds = asked.map_or(rounds, |rounds| rounds.parse().expect("a number"));
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut dice = Dice(Random(0x9e37_79b9_7f4a_7c15));
     for _ in 0..rounds {
         feed(name, target, &dice.changed(&seeds));
     }

@@ -8,20 +8,12 @@ mod common;
 use std::ffi::c_int;
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::lab;
 use common::pam::{
     CONV_ERR, ERROR_MSG, MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once, guess, stack, write_stack,
 };
 use proptest::prelude::*;
-
-/// One test at a time: a child that is forked while another test is inside SQLite would wait for it
-/// for ever.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Writes a stack where this module is all that there is. For libpam its PAM_SUCCESS would be
 /// enough, any other code is the answer, and after nothing but PAM_IGNORE libpam itself answers
@@ -54,7 +46,7 @@ fn lets_nobody_in(answers: &[c_int]) -> bool {
 
 #[test]
 fn the_module_alone_lets_nobody_in() {
-    let _alone = alone();
+    let _alone = common::alone();
     let dir = common::pam::lab("settle=0s");
     let database = dir.path().join("q.db");
     let store = format!("database={} settle=0s", database.display());
@@ -105,7 +97,7 @@ proptest! {
         password in prop::option::of(prop::collection::vec(1..=255_u8, 0..40)),
         argument in "[a-z_]{0,12}=?[!-Z^-~]{0,12}",
     ) {
-        let _alone = alone();
+        let _alone = common::alone();
         let dir = common::private_dir();
         let database = dir.path().join("q.db");
         write_bare_stack(dir.path(), "bare", &format!("{argument} database={} settle=0s", database.display()));
@@ -118,7 +110,7 @@ proptest! {
 /// Between the calls of one transaction, and after it.
 #[test]
 fn nothing_stays_open_between_calls() {
-    let _alone = alone();
+    let _alone = common::alone();
     let dir = common::pam::lab("settle=0s");
     let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
     let own = || {
@@ -159,7 +151,7 @@ fn nothing_stays_open_between_calls() {
 /// from the message which it was.
 #[test]
 fn the_client_is_told_the_same_of_every_count() {
-    let _alone = alone();
+    let _alone = common::alone();
     let dir = common::private_dir();
     let arguments = format!(
         "database={} settle=0s repeat=no half_life=24h known_half_life=24h \

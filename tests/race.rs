@@ -9,7 +9,6 @@ mod common;
 use std::ffi::c_int;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::book::{inside, v6};
@@ -18,12 +17,6 @@ use common::pam::{AUTH_ERR, MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once, failur
 
 /// So many at once.
 const CROWD: usize = 200;
-
-/// All tests of this binary load the machine to its limit, and fork: one after another.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// One attempt in a process of its own: 0 let in, else what libpam said.
 fn attempt(confdir: &Path, service: &str, rhost: &str, password: &str) -> c_int {
@@ -45,7 +38,7 @@ fn count(codes: &[c_int], code: c_int) -> usize {
 /// Waiting for open attempts as in the default settings: whoever waits looks again and again.
 #[test]
 fn i21_parallel_attempts() {
-    let _alone = alone();
+    let _alone = common::alone();
     for _ in 0..at_least(1) {
         wrong_guesses_reach_the_check(&|_| "2001:db8::1".to_owned(), 2);
         wrong_guesses_reach_the_check(&|_| "192.0.2.1".to_owned(), 10);
@@ -104,7 +97,7 @@ const HASTE: &str = "settle=0s half_life=36500d known_half_life=36500d lock_wait
 
 #[test]
 fn races_behind_pam_unix() {
-    let _alone = alone();
+    let _alone = common::alone();
     let Some(lab) = lab::enter("races_behind_pam_unix", &[]) else { return };
     let arena = Arena::new(lab);
     let started = Instant::now();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::common;
 use crate::common::lab::{Lab, RIGHT, USER};
 use crate::common::pam::{AUTH_ERR, MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once};
 use crate::peers::Peer;
@@ -227,12 +228,7 @@ impl Cell {
 
 /// 128 bits that have nothing to do with those of the next `i` (SplitMix64).
 fn mixed(i: u64) -> u128 {
-    let half = |i: u64| {
-        let mut bits = i.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        u128::from(bits ^ (bits >> 31))
-    };
+    let half = |i: u64| u128::from(common::mixed(i.wrapping_add(1).wrapping_mul(common::STEP)));
     half(2 * i) << 64 | half(2 * i + 1)
 }
 

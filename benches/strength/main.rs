@@ -18,7 +18,6 @@ mod peers;
 mod report;
 mod table;
 
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use attack::{Cell, Manner, SCENARIOS};
@@ -44,15 +43,7 @@ fn outside() {
         return;
     }
     let dir = common::private_dir();
-    let status = Command::new("timeout")
-        .args(["-s", "KILL", BOUND, "unshare"])
-        .args(["-n", "-m", "-p", "--fork", "--kill-child", "--mount-proc"])
-        .args(["--propagation", "private"])
-        .arg(std::env::current_exe().unwrap())
-        .env(lab::INSIDE, dir.path())
-        .stdin(Stdio::null())
-        .status()
-        .expect("timeout (coreutils)");
+    let status = lab::inside(dir.path(), BOUND).status().expect("timeout (coreutils)");
     assert!(status.success(), "strength: {status}, see above");
 }
 

@@ -8,7 +8,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::SystemTime;
 
 use ipnet::IpNet;
 
@@ -130,22 +129,7 @@ impl Peer {
 
 /// Now, as Debian's rsyslog writes it.
 fn timestamp() -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seconds = libc::time_t::try_from(now.as_secs()).unwrap();
-    // SAFETY: all zeroes are a time, and gmtime_r writes into it.
-    let mut utc: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: two places of our own.
-    unsafe { libc::gmtime_r(&raw const seconds, &raw mut utc) };
-    format!(
-        "{}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}+00:00",
-        utc.tm_year + 1900,
-        utc.tm_mon + 1,
-        utc.tm_mday,
-        utc.tm_hour,
-        utc.tm_min,
-        utc.tm_sec,
-        now.subsec_micros()
-    )
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6f+00:00").to_string()
 }
 
 /// Starts the daemons: one fail2ban with a jail for each of its cells, and an sshguard for each of

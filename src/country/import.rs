@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::mmdb::{Mmdb, Range};
 use super::{APPLICATION_ID, About, Countries, FOREIGN, SCRIPT, VERSION, version};
-use crate::store::{StoreError, file, from_sqlite};
+use crate::store::{StoreError, file, from_sqlite, sound};
 
 /// Files by country have 10 MB, those by city 60 MB, the largest on sale some hundred. In bytes.
 const MAX_FILE: u64 = 512 << 20;
@@ -109,10 +109,7 @@ impl From<rusqlite::Error> for Problem {
 
 /// Fills a new, empty file. Nobody reads it yet, so it needs no journal.
 fn fill(path: &Path, mmdb: &Mmdb<'_>) -> Result<(), Problem> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW
-        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | sound::FLAGS;
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.query_row("PRAGMA journal_mode = OFF", [], |_| Ok(()))?;
     conn.pragma_update(None, "synchronous", "OFF")?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ impl Store {
     }
 
     fn copy_into(&self, new: &Path, lock_wait: Duration) -> rusqlite::Result<()> {
-        let mut copy = connect(new, lock_wait)?;
+        let (mut copy, _) = connect(new, lock_wait)?;
         copy.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         let backup = rusqlite::backup::Backup::new(&self.conn, &mut copy)?;
         // All in one step: that is one state of the store, and in WAL mode it keeps nobody out.
@@ -91,7 +91,7 @@ fn examine_target(to: &Path) -> Result<bool, BackupError> {
     if !found.is_file() {
         return refuse("not a regular file; expected a new name or an earlier backup");
     }
-    if ["-wal", "-shm", "-journal"].iter().any(|s| file::beside(to, s).exists()) {
+    if file::COMPANIONS.iter().any(|s| file::beside(to, s).exists()) {
         return refuse("a store in use; expected a new name or an earlier backup");
     }
     match is_ours(to) {
@@ -101,10 +101,6 @@ fn examine_target(to: &Path) -> Result<bool, BackupError> {
     }
 }
 
-/// By the header alone: SQLite's name, and at byte 68 the number of the application.
 fn is_ours(path: &Path) -> io::Result<bool> {
-    let mut header = Vec::new();
-    File::open(path)?.take(72).read_to_end(&mut header)?;
-    let id = header.get(68..72).and_then(|id| id.try_into().ok()).map(i32::from_be_bytes);
-    Ok(header.starts_with(b"SQLite format 3\0") && id.map(i64::from) == Some(APPLICATION_ID))
+    Ok(file::header(path)?.is_some_and(|header| i64::from(header.application) == APPLICATION_ID))
 }

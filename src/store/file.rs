@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -69,7 +69,7 @@ fn is_empty(file: &Metadata) -> bool {
 }
 
 /// What SQLite keeps beside a store.
-const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
+pub const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Makes a new file beside `path`, lets `fill` fill it, and gives it its name only then, so that
 /// nobody ever sees it half done. If another process was faster, its file stays.
@@ -180,6 +180,28 @@ pub fn lock_directory(path: &Path, lock_wait: Duration) -> Result<File, StoreErr
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
         }
     }
+}
+
+/// What the header of an SQLite file says.
+pub struct Header {
+    /// `PRAGMA application_id`.
+    pub application: u32,
+    /// `PRAGMA user_version`.
+    pub version: u32,
+}
+
+/// Reads the header of the file at `path` without SQLite, which says other things of each file that
+/// is none; `None` if it has none.
+pub fn header(path: &Path) -> io::Result<Option<Header>> {
+    let mut bytes = [0; 72];
+    match File::open(path)?.read_exact(&mut bytes) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let number = |at| bytes.get(at..at + 4).and_then(|n| n.try_into().ok()).map(u32::from_be_bytes);
+    let numbers = number(68).zip(number(60)).filter(|_| bytes.starts_with(b"SQLite format 3\0"));
+    Ok(numbers.map(|(application, version)| Header { application, version }))
 }
 
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {

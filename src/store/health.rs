@@ -121,14 +121,10 @@ fn fault(error: &rusqlite::Error) -> String {
 }
 
 fn open(path: &Path, lock_wait: Duration) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW
-        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | sound::FLAGS;
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(lock_wait)?;
-    sound::confine(&mut conn, path)?;
-    sound::limit(&mut conn, path, Work::COMMAND).map(drop)?;
+    sound::confine(&mut conn, path, Work::COMMAND)?;
     Ok(conn)
 }
 

@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::salvage::{Carried, carry};
-use super::sound;
+use super::sound::{self, Bound, Work};
 use super::{Depth, Health, StoreError, connect, file, from_sqlite, make};
 
 /// What [`repair`] has done.
@@ -68,7 +68,7 @@ pub fn repair(path: &Path, lock_wait: Duration, suffix: &str) -> Result<Repair, 
 
 /// Copies the file and its log, while nobody writes to them if they are sound enough for a lock.
 fn take_copy(path: &Path, copy: &Path, lock_wait: Duration) -> io::Result<()> {
-    let lock = connect(path, lock_wait).and_then(|conn| {
+    let lock = connect(path, lock_wait).and_then(|(conn, _)| {
         conn.execute_batch("BEGIN IMMEDIATE")?;
         Ok(conn)
     });
@@ -123,14 +123,14 @@ fn mend_header(copy: &Path) -> io::Result<()> {
 }
 
 fn fill(new: &Path, copy: &Path, lock_wait: Duration) -> rusqlite::Result<Carried> {
-    let mut to = connect(new, lock_wait)?;
+    let (mut to, _) = connect(new, lock_wait)?;
     to.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     // What it takes depends on the other file, which has a limit.
     to.progress_handler(0, None::<fn() -> bool>)?;
     sound::trust(&to)?;
     let tx = to.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let carried = match open_copy(copy) {
-        Ok(mut from) => carry(&mut from, copy, &tx)?,
+        Ok((from, bound)) => carry(&from, &bound, &tx)?,
         // Then nothing is left of it.
         Err(_) => Carried::default(),
     };
@@ -140,18 +140,15 @@ fn fill(new: &Path, copy: &Path, lock_wait: Duration) -> rusqlite::Result<Carrie
 }
 
 /// Opens a broken file to read what it has.
-fn open_copy(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW
-        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+fn open_copy(path: &Path) -> rusqlite::Result<(Connection, Bound)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | sound::FLAGS;
     let mut conn = Connection::open_with_flags(path, flags)?;
-    sound::confine(&mut conn, path)?;
+    let bound = sound::confine(&mut conn, path, Work::COMMAND)?;
     // `writable_schema`: tables beside a broken one can be read all the same.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
     conn.execute_batch("PRAGMA cell_size_check = ON; PRAGMA writable_schema = ON")?;
     sound::trust(&conn)?;
-    Ok(conn)
+    Ok((conn, bound))
 }
 
 /// The name for the broken file: with a number if there was one at the same moment.

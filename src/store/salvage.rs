@@ -1,13 +1,11 @@
 //! What can still be read from a broken store, into a new one. The file may hold anything: a row
 //! that its table would not take, or that contradicts itself, is left behind.
 
-use std::path::Path;
-
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Row, Statement, Transaction, params_from_iter};
 
 use super::read::{ELSEWHERE, RULE, place_of, rule};
-use super::sound::{self, Work};
+use super::sound::Bound;
 use super::sweep::COUNT_ROWS;
 use crate::source::parse_prefix;
 
@@ -40,49 +38,45 @@ const COLUMNS: [&str; 11] = [
     "narrowest",
 ];
 
-/// Carries over what `old`, the file at `path`, still gives. What cannot be read is no error.
+/// Carries over what `old` still gives. What cannot be read is no error.
 pub(super) fn carry(
-    old: &mut Connection,
-    path: &Path,
+    old: &Connection,
+    bound: &Bound,
     new: &Transaction<'_>,
 ) -> rusqlite::Result<Carried> {
     let mut carried = Carried::default();
-    if let Some(old) = table(old, path, "failure")? {
+    let may_read = |name| {
+        // One that has no end must not take the time of the others.
+        bound.renew();
+        is_plain(old, name)
+    };
+    if may_read("failure") {
         carried.addresses += addresses(old, new, "failure", &COLUMNS)?;
         new.execute(COUNT_ROWS, [])?;
     }
-    if let Some(old) = table(old, path, "familiar")? {
+    if may_read("familiar") {
         let columns = COLUMNS.get(..9).unwrap_or_default();
         carried.addresses += addresses(old, new, "familiar", columns)?;
     }
-    if let Some(old) = table(old, path, "known")? {
+    if may_read("known") {
         carried.places = places(old, new)?;
     }
-    if let Some(old) = table(old, path, "rule")? {
+    if may_read("rule") {
         carried.rules = rules(old, new)?;
     }
-    if table(old, path, "meta")?.is_some()
-        && let Some(old) = table(old, path, "wrong")?
-    {
+    if may_read("meta") && may_read("wrong") {
         wrong_passwords(old, new)?;
     }
     Ok(carried)
 }
 
-/// Makes ready to read a table, if that runs no SQL that stands in the file: it is one whose columns
-/// all hold what was written to them. (No index or trigger runs any.)
-fn table<'c>(
-    old: &'c mut Connection,
-    path: &Path,
-    name: &str,
-) -> rusqlite::Result<Option<&'c Connection>> {
-    // One that has no end must not take the time of the others.
-    sound::limit(old, path, Work::COMMAND).map(drop)?;
+/// Whether to read a table runs no SQL that stands in the file: it is one whose columns all hold what
+/// was written to them. (No index or trigger runs any.)
+fn is_plain(old: &Connection, name: &str) -> bool {
     let sql = "SELECT type = 'table' AND sql LIKE 'CREATE TABLE%' AND NOT EXISTS
                    (SELECT 1 FROM pragma_table_xinfo(?1) WHERE hidden <> 0)
                FROM sqlite_schema WHERE name = ?1";
-    let is_plain = old.query_row(sql, [name], |row| row.get(0)).unwrap_or(false);
-    Ok(is_plain.then_some(old))
+    old.query_row(sql, [name], |row| row.get(0)).unwrap_or(false)
 }
 
 fn addresses(

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
 
 use super::file;
 use crate::sys::processor_time;
@@ -50,15 +50,20 @@ impl Work {
     pub const COMMAND: Work = Work(1_000);
 }
 
-/// Sets the limits of a login's connection to the file at `path`.
-pub fn confine(conn: &mut Connection, path: &Path) -> rusqlite::Result<()> {
+/// How every file is opened, besides for reading or writing.
+pub const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX
+    .union(OpenFlags::SQLITE_OPEN_NOFOLLOW)
+    .union(OpenFlags::SQLITE_OPEN_EXRESCODE);
+
+/// Sets the limits of a connection to the file at `path`, before anything is read.
+pub fn confine(conn: &mut Connection, path: &Path, work: Work) -> rusqlite::Result<Bound> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     // A table beside ours could refer to them, and bring the triggers that it has.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
     conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST_AT_FIRST)?;
     conn.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN)?;
-    limit(conn, path, Work::LOGIN).map(drop)
+    limit(conn, path, work)
 }
 
 /// What bounds the work on a connection.

@@ -60,21 +60,27 @@ fn installed_or_skip(test: &str, server: &str) -> bool {
 
 fn run_inside(test: &str) {
     let dir = super::private_dir();
-    let run = Command::new("timeout")
-        .args(["-s", "KILL", "300", "unshare"])
-        .args(["-n", "-m", "-p", "--fork", "--kill-child", "--mount-proc"])
-        .args(["--propagation", "private"])
-        .arg(std::env::current_exe().expect("a test has a path"))
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, dir.path())
-        .stdin(Stdio::null())
-        .output()
-        .expect("timeout (coreutils)");
+    let run = inside(dir.path(), "300").args(["--exact", test, "--nocapture"]).output();
+    let run = run.expect("timeout (coreutils)");
     let stdout = String::from_utf8_lossy(&run.stdout);
     print!("{stdout}{}", String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{test} failed in its namespaces ({}), see above", run.status);
     // A misspelt name would run no test, and pass.
     assert!(stdout.contains("1 passed"), "no test has the name {test}");
+}
+
+/// This program once more, in network, mount and process namespaces of its own with the lab in `dir`,
+/// for so many seconds at most.
+pub fn inside(dir: &Path, seconds: &str) -> Command {
+    let mut command = Command::new("timeout");
+    command
+        .args(["-s", "KILL", seconds, "unshare"])
+        .args(["-n", "-m", "-p", "--fork", "--kill-child", "--mount-proc"])
+        .args(["--propagation", "private"])
+        .arg(std::env::current_exe().expect("a test has a path"))
+        .env(INSIDE, dir)
+        .stdin(Stdio::null());
+    command
 }
 
 /// The machine, from inside.

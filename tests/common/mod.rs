@@ -12,6 +12,7 @@ pub mod store;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -80,6 +81,47 @@ pub fn other_process(database: &Path, sql: &str) -> Child {
 pub fn hold_lock(database: &Path) -> Child {
     other_process(database, "BEGIN IMMEDIATE; SELECT 'held';")
 }
+
+/// One test at a time: a child that is forked while a thread of another test is inside SQLite would
+/// wait for ever for that thread.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Numbers that are the same in each run (xorshift64).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    /// A place in something so long; 0 in nothing.
+    pub fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.next() >> 11).unwrap() % length.max(1)
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.next().to_be_bytes()[0]).collect()
+    }
+}
+
+/// Makes of the multiples of [`STEP`] numbers that have nothing to do with each other (SplitMix64).
+pub fn mixed(bits: u64) -> u64 {
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+pub const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A directory that the module accepts (0700, our own) and that goes away with the value.
 pub fn private_dir() -> tempfile::TempDir {
