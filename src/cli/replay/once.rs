@@ -12,6 +12,8 @@
 //! * pam_unix counts only where the service itself has told of no failure of the same source for
 //!   [`AROUND`], before and after. Where pam_unix names a host, another line of the same process of
 //!   sshd gives the address; if none does, it counts only where the service never tells.
+//! * What sshd tells on one machine is not about another. Postfix may ask the Dovecot of another
+//!   machine, and the log of vsftpd names none.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -54,8 +56,17 @@ pub struct Attempt {
     pub family: Family,
 }
 
-/// Whose lines may be about the same attempt.
-type Group = (Family, u32);
+/// Of which machine, if that matters, and which service.
+type Teller = (u32, Family);
+/// Whose lines may be about the same attempt: of one teller about one source.
+type Group = (Teller, u32);
+
+fn teller(sighting: &Sighting) -> Teller {
+    match sighting.family {
+        Family::Ssh => (sighting.connection.0, Family::Ssh),
+        family => (0, family),
+    }
+}
 
 /// A failure of which another line may tell as well.
 struct Told {
@@ -80,7 +91,7 @@ pub fn attempts(mut sightings: Vec<Sighting>) -> Vec<Attempt> {
             Sign::Failed(Trace::Pam) if covered.contains(&index) => continue,
             Sign::Failed(Trace::Pam) => (sighting.times, End::Failed),
             Sign::Failed(trace) => {
-                let told = told.entry((sighting.family, sighting.source)).or_default();
+                let told = told.entry((teller(sighting), sighting.source)).or_default();
                 (untold(told, trace, sighting.at, sighting.times), End::Failed)
             }
             Sign::Closed | Sign::Nothing => continue,
@@ -100,9 +111,9 @@ fn covered(sightings: &[Sighting]) -> HashSet<usize> {
     if !sightings.iter().any(|sighting| sighting.sign == Sign::Failed(Trace::Pam)) {
         return covered;
     }
-    let tell: HashSet<Family> = sightings.iter().filter(is_own).map(|s| s.family).collect();
+    let tell: HashSet<Teller> = sightings.iter().filter(is_own).map(teller).collect();
     let mut look = |last: &mut HashMap<Group, i64>, index: usize, sighting: &Sighting| {
-        let group = (sighting.family, sighting.source);
+        let group = (teller(sighting), sighting.source);
         if is_own(&sighting) {
             last.insert(group, sighting.at);
         } else if sighting.sign == Sign::Failed(Trace::Pam) {
@@ -110,7 +121,7 @@ fn covered(sightings: &[Sighting]) -> HashSet<usize> {
             let is_covered = match (sighting.source, sighting.is_named) {
                 // What checks passwords for a mail server does not know the address.
                 (NOWHERE, _) => sighting.family == Family::Mail,
-                (_, true) => tell.contains(&sighting.family),
+                (_, true) => tell.contains(&teller(sighting)),
                 (_, false) => last.get(&group).is_some_and(near),
             };
             if is_covered {

@@ -42,6 +42,19 @@ fn an_old_log_has_the_failures_of_pam_unix() {
     assert_eq!(json["without_address"], 1, "a console");
 }
 
+#[test]
+fn logs_of_different_kinds_lose_nothing_together() {
+    let [Some(new), Some(old)] =
+        ["OpenSSH", "Linux"].map(|name| corpus(&format!("loghub/{name}_2k.log")))
+    else {
+        return;
+    };
+    for logs in [[&*new, &*old], [&*old, &*new]] {
+        let json = Summary::of(&history(&logs), &Settings::default()).unwrap().json();
+        assert_eq!((&json["failures"], &json["accepted"]), (&(528 + 490).into(), &1.into()));
+    }
+}
+
 /// A labelled case: the line, and the service and the address that it is about.
 struct Case<'t> {
     line: &'t str,

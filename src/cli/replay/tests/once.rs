@@ -114,6 +114,20 @@ fn a_host_name_is_the_address_of_the_same_process() {
 }
 
 #[test]
+fn machines_tell_of_their_own_sshd_only() {
+    let [pam, failed] = [PAM, FAILED].map(|line| log(&[(0, line)]));
+    let elsewhere = |log: &str| log.replace(" web ", " db ");
+    let both = |one: &str, other: &str| count(&history(&[one, other]));
+    let named = pam.replace("192.0.2.7", "a.example.net");
+    assert_eq!(both(&named, &elsewhere(&failed)), (2, 0), "a host name, and another log's address");
+    assert_eq!(both(&pam, &elsewhere(&failed)), (2, 0), "one source at two machines");
+    assert_eq!(both(&pam, &failed), (1, 0), "two logs of one machine");
+    let conversation =
+        log(&[(0, "sshd[7]: error: PAM: Authentication failure for root from 192.0.2.7")]);
+    assert_eq!(both(&conversation, &elsewhere(&failed)), (2, 0), "by the method there");
+}
+
+#[test]
 fn console_logins_have_no_address() {
     let sudo = "sudo: pam_unix(sudo:auth): authentication failure; logname=ann uid=1000 euid=0 tty=/dev/pts/0 ruser=ann rhost=  user=ann";
     let told = history(&[&log(&[(0, sudo)])]);
