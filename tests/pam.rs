@@ -21,7 +21,7 @@ struct Lab {
 
 impl Lab {
     /// Every line has `arguments`. Guesses follow each other at once here, so nobody waits for an
-    /// open one unless a test says so.
+    /// open one unless a test says so, and each is counted ([`guess`]).
     fn new(arguments: &str) -> Lab {
         let lab = Lab { dir: common::private_dir() };
         let arguments = lab.arguments(arguments);
@@ -33,7 +33,7 @@ impl Lab {
     fn arguments(&self, more: &str) -> String {
         let settings = self.dir.path().join("settings");
         if !settings.exists() {
-            fs::write(&settings, "settle = 0s\n").unwrap();
+            fs::write(&settings, "settle = 0s\nrepeat = no\n").unwrap();
         }
         format!("config={} database={} {more}", settings.display(), self.database().display())
     }
@@ -135,7 +135,7 @@ fn without_a_prompt_the_attempt_itself_is_charged() {
 
 #[test]
 fn only_the_last_charge_of_a_handle_is_refunded_and_only_once() {
-    let lab = Lab::new("ipv6_base=5 repeat=no");
+    let lab = Lab::new("ipv6_base=5");
     // One handle, as sshd's password method: wrong, wrong, right. The stack plays all as right.
     let mut pam = lab.start("right", "2001:db8::1");
     for _ in 0..3 {
@@ -186,9 +186,9 @@ fn a_key_behind_a_guess_takes_the_refund_back_but_for_root() {
 
 #[test]
 fn two_lines_of_one_stack_charge_and_refund_once() {
-    let lab = Lab::new("repeat=no");
+    let lab = Lab::new("");
     let twice = |verdict: &str| {
-        let lines = stack(&lab.arguments("repeat=no known_quota=0 known_wide_quota=0"), verdict);
+        let lines = stack(&lab.arguments("known_quota=0 known_wide_quota=0"), verdict);
         let (first, rest) = lines.split_once('\n').unwrap();
         format!("{first}\n{first}\n{rest}{}\n", first.replacen("auth", "account", 1))
     };
@@ -208,11 +208,9 @@ fn two_lines_of_one_stack_charge_and_refund_once() {
 
 #[test]
 fn a_module_that_asks_before_us_gives_no_free_guess() {
-    let lab = Lab::new("repeat=no");
-    let asks_first = format!(
-        "auth optional pam_unix.so nodelay\n{}",
-        stack(&lab.arguments("repeat=no"), "perm_denied")
-    );
+    let lab = Lab::new("");
+    let asks_first =
+        format!("auth optional pam_unix.so nodelay\n{}", stack(&lab.arguments(""), "perm_denied"));
     write_stack(lab.dir.path(), "wrong", &asks_first);
     let mut pam = lab.start("wrong", "2001:db8::1");
     for expected in [1.0, 2.0] {
@@ -320,7 +318,7 @@ fn without_enforcing_nothing_is_denied_and_counts_stay_true() {
 
 #[test]
 fn an_attempt_that_was_not_charged_refunds_no_earlier_one() {
-    let lab = Lab::new("enforcing=no repeat=no");
+    let lab = Lab::new("enforcing=no");
     let mut pam = lab.start("right", "2001:db8::1");
     for _ in 0..3 {
         assert_eq!(pam.authenticate(), SUCCESS);
@@ -413,7 +411,7 @@ fn hostile_items_are_only_bytes() {
 
 #[test]
 fn sshd_asking_without_a_password_is_not_an_attempt() {
-    let lab = Lab::new("repeat=no");
+    let lab = Lab::new("");
     let flags = c_int::try_from(DISALLOW_NULL_AUTHTOK).unwrap();
     let empty = |flags, sshd: bool| {
         let mut pam =

@@ -20,7 +20,8 @@ struct Lab {
 impl Lab {
     fn new(settings: &str) -> Lab {
         let lab = Lab { dir: common::private_dir() };
-        fs::write(lab.dir.path().join("settings"), format!("settle = 0s\n{settings}")).unwrap();
+        fs::write(lab.dir.path().join("settings"), format!("settle = 0s\nrepeat = no\n{settings}"))
+            .unwrap();
         write_stack(lab.dir.path(), "wrong", &stack(&lab.arguments(), "perm_denied"));
         write_stack(lab.dir.path(), "right", &stack(&lab.arguments(), "success"));
         lab
@@ -181,7 +182,7 @@ fn rules_of_the_settings_hold_without_the_store() {
 
 #[test]
 fn the_same_wrong_password_is_charged_once() {
-    let lab = Lab::new("");
+    let lab = Lab::new("repeat = yes\n");
     let again = |service: &str, password: &[u8]| {
         let pam = Pam::start(lab.dir.path(), service, b"alice", Some(password));
         pam.rhost(b"2001:db8::1").authenticate()

@@ -71,7 +71,7 @@ fn who_knows_the_name_closes_new_places_and_not_the_old_one() {
     let dovecot = guarded_dovecot(&lab);
     dovecot.imap_login(HOME, USER, RIGHT).expect_admitted("a login before the attack");
     let reached = guesses_that_reach_the_check(&lab, USER, 700, |i| {
-        Ipv6Addr::from_bits(0x2001_0db8_8000_u128 << 80 | u128::from(i.reverse_bits()) << 32 | 1)
+        Ipv6Addr::from_bits(0x2001_0db8_8000_u128 << 80 | u128::from(i.reverse_bits()) << 31 | 1)
     });
     // Three at the known /32, and what the /33 holds in which the attacker is.
     assert_eq!(reached, 3 + 593, "guesses from one /33 at a known name");

@@ -72,16 +72,17 @@ fn left(rounds: usize) -> Left {
 fn driver() {
     let Some(rounds) = std::env::var_os(ROUNDS) else { return };
     let rounds: usize = rounds.to_str().unwrap().parse().unwrap();
-    let lab = lab("settle=0s strict=yes [stranger_quota=1000 per 24h]");
+    let lab = lab("settle=0s strict=yes repeat=no [stranger_quota=1000 per 24h]");
     let dir = lab.path();
-    let broken = [
+    let services = [
         ("missing", "database=/nonexistent/q.db".to_owned()),
         ("foreign", format!("database={} on_error=deny", dir.join("foreign.db").display())),
         ("wrong_settings", format!("database={} half_life=no nonsense", store_of(dir))),
+        ("again", format!("database={} settle=0s", store_of(dir))),
         ("rule", format!("database={} deny=192.0.2.0/24", store_of(dir))),
         ("country", format!("database={} country_deny=KP country_database=/none", store_of(dir))),
     ];
-    for (service, arguments) in &broken {
+    for (service, arguments) in &services {
         write_stack(dir, service, &stack(arguments, "perm_denied"));
     }
     std::fs::write(dir.join("foreign.db"), "no database").unwrap();
@@ -137,6 +138,12 @@ fn logins(dir: &Path, round: usize) {
     assert_eq!(log_in("wrong", &rhost), PERM_DENIED);
     assert_eq!(log_in("wrong", &rhost), MAXTRIES);
     assert_eq!(log_in("right", "192.0.2.9"), SUCCESS);
+    let elsewhere = format!("2001:dbc:{round:x}::1");
+    for _ in 0..3 {
+        let mut pam = Pam::start(dir, "again", b"frank", Some(b"stale"));
+        pam = pam.rhost(elsewhere.as_bytes());
+        assert_eq!(pam.authenticate(), PERM_DENIED, "the same wrong password");
+    }
     let mut pam = Pam::start(dir, "wrong", b"bob", None).rhost(b"2001:db9::1");
     assert_eq!(pam.authenticate(), CONV_ERR);
 }
