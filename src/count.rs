@@ -68,6 +68,15 @@ impl Count {
         Count { level: 0.0, slow: 0.0, at: now, since: now, open }
     }
 
+    /// The fullest of `counts` at `now`, as one that begins then with nothing open: with less, the
+    /// holder of a key would get new tries at the password from one new place after another.
+    pub fn fullest(counts: impl IntoIterator<Item = Count>, now: i64, pace: Pace) -> Count {
+        let left = |count: &Count| count.left(now, pace);
+        let fullest = counts.into_iter().max_by(|a, b| left(a).total_cmp(&left(b)));
+        let none = Count::none(now);
+        fullest.map_or(none, |Count { level, at, .. }| Count { level, at, ..none })
+    }
+
     /// What is left of it at `now`.
     pub fn left(&self, now: i64, pace: Pace) -> f64 {
         decay::remaining(self.level, self.at, now, pace.half_life)

@@ -275,12 +275,16 @@ impl Book {
     /// Learns from where a user has logged in; the oldest of too many places is forgotten.
     fn learn(&mut self, login: &Login, now: i64) {
         let Some(places) = login.places() else { return };
+        let pace = self.settings.known_pace();
         let user = self.users.entry(login.user.clone()).or_default();
         for place in places {
             match user.places.iter_mut().find(|known| known.place == place) {
                 Some(known) => known.seen = now,
                 None => {
-                    let count = fullest(&user.places, place, now);
+                    let length = place.prefix.prefix_len();
+                    let is_alike = |known: &&Known| known.place.prefix.prefix_len() == length;
+                    let alike = user.places.iter().filter(is_alike).map(|known| known.count);
+                    let count = Count::fullest(alike, now, pace);
                     user.places.push(Known { place, seen: now, count });
                 }
             }
@@ -291,16 +295,6 @@ impl Book {
             user.places.truncate(PLACES);
         }
     }
-}
-
-/// What a new place of a user begins with: the fullest count that he has at such places, as in the
-/// store.
-fn fullest(places: &[Known], new: Place, now: i64) -> Count {
-    let length = new.prefix.prefix_len();
-    let alike = places.iter().filter(|known| known.place.prefix.prefix_len() == length);
-    let fullest = alike.map(|known| known.count).max_by(|a, b| a.level.total_cmp(&b.level));
-    let none = Count::none(now);
-    fullest.map_or(none, |Count { level, at, .. }| Count { level, at, ..none })
 }
 
 impl Addresses {

@@ -5,11 +5,11 @@ use std::io::Read;
 use ipnet::IpNet;
 use rusqlite::{OptionalExtension, params};
 
-use super::read::{ELSEWHERE, Name, THIS, UserPlace, place_of};
+use super::read::{ELSEWHERE, KNOWN_COUNT, Name, THIS, UserPlace, count_of, place_of};
 use super::write::Write;
 use super::{StoreError, from_sqlite};
 use crate::config::Settings;
-use crate::count::is_set;
+use crate::count::{Count, is_set};
 use crate::login::{Login, Place};
 use crate::repeat::Remembered;
 use crate::rules::{RuleId, StoredRule};
@@ -35,13 +35,12 @@ impl Write<'_> {
                 let place = prefix.to_string();
                 let seen = "UPDATE known SET seen = ?3 WHERE user = ?1 AND place = ?2";
                 if self.tx.execute(seen, (user(), &place, now))? == 0 {
-                    // With the fullest count that the user has: the holder of a key must not get
-                    // new tries at the password by logging in from one place after another.
+                    let alike = self.alike(&login.user, prefix.prefix_len())?;
+                    let count = Count::fullest(alike, now, settings.known_pace());
                     let insert = "INSERT INTO known (user, place, seen, level, at, since)
-                                  SELECT ?1, ?2, ?3, coalesce(max(level), 0), coalesce(at, ?3), ?3
-                                  FROM known WHERE user = ?1 AND place LIKE ?4";
-                    let tier = format!("%/{}", prefix.prefix_len());
-                    self.tx.execute(insert, (user(), &place, now, tier))?;
+                                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+                    let (level, at, since) = (count.level, count.at, count.since);
+                    self.tx.execute(insert, (user(), &place, now, level, at, since))?;
                     is_new = true;
                 }
             }
@@ -56,6 +55,15 @@ impl Write<'_> {
             Ok(())
         };
         learn().map_err(|error| from_sqlite(self.path, error))
+    }
+
+    /// The counts of all places of a user that have prefixes of this length.
+    fn alike(&self, user: &[u8], length: u8) -> rusqlite::Result<Vec<Count>> {
+        let sql = format!("SELECT {KNOWN_COUNT} FROM known WHERE user = ?1 AND place LIKE ?2");
+        let mut select = self.tx.prepare(&sql)?;
+        let counts =
+            select.query_map((Name(user), format!("%/{length}")), |row| count_of(row, 0))?;
+        counts.collect()
     }
 
     fn forget_oldest(&self, user: &[u8]) -> rusqlite::Result<()> {

@@ -117,15 +117,17 @@ impl Both {
                 assert!(!self.settings.strict || slow < 1e-6, "/{length} {real:?} {book:?}");
             }
         }
-        let pace = self.settings.known_pace();
-        let left = |known: &Option<Known>| {
-            known.map(|known| (known.place, (known.count.left(now, pace) * 1e6).round()))
-        };
-        assert_eq!(left(&real.known), left(&book.known));
-        let left = |count: Option<Count>| {
-            count.map(|count| (count.left(now, self.book.pace(Row::Elsewhere)) * 1e6).round())
-        };
-        assert_eq!(left(real.elsewhere), left(book.elsewhere));
+        let place = |known: &Option<Known>| known.map(|known| known.place);
+        assert_eq!(place(&real.known), place(&book.known));
+        let own = |known: Option<Known>| known.map(|known| known.count);
+        let pairs = [
+            (own(real.known), own(book.known), self.settings.known_pace()),
+            (real.elsewhere, book.elsewhere, self.book.pace(Row::Elsewhere)),
+        ];
+        for (real, book, pace) in pairs {
+            let left = |count: Option<Count>| count.map_or(-1.0, |count| count.left(now, pace));
+            assert!((left(real) - left(book)).abs() < 1e-6, "{real:?} {book:?}");
+        }
     }
 }
 
