@@ -9,7 +9,6 @@ use std::ffi::c_int;
 use std::fs;
 use std::path::Path;
 
-use common::lab;
 use common::pam::{
     CONV_ERR, ERROR_MSG, MAXTRIES, PERM_DENIED, Pam, SUCCESS, at_once, guess, stack, write_stack,
 };
@@ -186,59 +185,6 @@ fn the_client_is_told_the_same_of_every_count() {
         let [(style, text)] = messages.as_slice() else { panic!("{messages:?}") };
         let expected = "Too many failed attempts from your network. Try again".to_owned();
         assert_eq!((*style, hours(text)), (ERROR_MSG, expected), "{user} from {rhost}");
-    }
-}
-
-/// Not even with `debug`, and whatever fails.
-#[test]
-fn no_password_and_no_guessed_name_is_kept_or_logged() {
-    let test = "no_password_and_no_guessed_name_is_kept_or_logged";
-    let Some(lab) = lab::enter(test, &[]) else { return };
-    let confdir = lab.dir().join("stacks");
-    fs::create_dir(&confdir).unwrap();
-    let state = lab.dir().join("state");
-    let arguments = format!("{} settle=0s debug", lab.arguments());
-    for (service, arguments) in [
-        ("one", arguments.clone()),
-        ("deny", format!("{arguments} deny=192.0.2.0/24")),
-        ("strict", format!("{arguments} strict=yes repeat=no [stranger_quota=3 per 1h]")),
-        ("broken", "database=/nonexistent/q.db debug on_error=deny".to_owned()),
-    ] {
-        write_stack(&confdir, service, &stack(&arguments, "perm_denied"));
-    }
-    const SECRETS: [&str; 2] = ["Xq7-password-Zw", "Xq7-typed-as-user-Zw"];
-    // In a process of its own, as all that calls libpam here.
-    let codes = at_once(1, |_| {
-        let [password, name] = SECRETS;
-        for service in ["one", "deny", "strict", "broken"] {
-            for (i, rhost) in ["2001:db8::1", "192.0.2.1", "host.example", ""].iter().enumerate() {
-                for j in 0..4 {
-                    let password = format!("{password}{i}{j}");
-                    let user = format!("{name}{i}");
-                    let pam =
-                        Pam::start(&confdir, service, user.as_bytes(), Some(password.as_bytes()));
-                    if pam.rhost(rhost.as_bytes()).authenticate() == SUCCESS {
-                        return 1;
-                    }
-                }
-            }
-        }
-        0
-    });
-    assert_eq!(codes, [0]);
-    let lines = lab.log_with(&["pam_prefixquota("]);
-    let has = |word: &str| lines.iter().any(|line| line.contains(word));
-    assert!(has("denied: ") && has("charged") && has("(on_error)"), "{lines:#?}");
-    let mut kept = vec![("syslog".to_owned(), lines.join("\n").into_bytes())];
-    for file in fs::read_dir(state).unwrap().map(|file| file.unwrap().path()) {
-        kept.push((file.display().to_string(), fs::read(file).unwrap()));
-    }
-    assert!(kept.len() >= 3, "syslog, the store and its log");
-    for (what, bytes) in kept {
-        for secret in SECRETS {
-            let is_there = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
-            assert!(!is_there, "{secret} in {what}");
-        }
     }
 }
 
