@@ -120,6 +120,12 @@ impl Settings {
         Pace { half_life: self.known_half_life, strict: false, settle: self.settle }
     }
 
+    /// The longest half-life of what is counted for a user, in milliseconds.
+    pub fn longest_known_half_life(&self) -> i64 {
+        let elsewhere = self.stranger_quota.map_or(0, |rate| rate.half_life);
+        self.known_half_life.max(elsewhere)
+    }
+
     /// What all strangers together may fail for one user, and how that fades; `None` if they are
     /// not counted by user.
     pub fn elsewhere(&self) -> Option<(u32, Pace)> {

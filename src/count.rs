@@ -39,7 +39,8 @@ pub struct Pace {
 pub const SLOW_TIMES: u32 = 4;
 
 /// The half-life of the slow count, in milliseconds. It is kept without `strict` too, so that a
-/// service without it does not wipe the counts of one that has it.
+/// service without it does not wipe the counts of one that has it while they are young. (A row goes
+/// when its fast count has faded there: the other way every row would stay for six days.)
 pub const SLOW_HALF_LIFE: i64 = 24 * 60 * 60 * 1_000;
 
 /// A slow count below this is forgotten. Higher than [`FADED`], because it lasts so long: single

@@ -303,6 +303,47 @@ fn the_holder_of_a_key_gets_no_new_tries_by_new_places() {
     assert!(guesses <= 11, "{guesses} guesses on the day after");
 }
 
+/// A user has 64 places at most, so new ones push out old ones, also those of the other family.
+#[test]
+fn places_of_one_family_do_not_wipe_counts_of_the_other() {
+    let lab = lab();
+    let home = login("alice", "198.51.100.7");
+    let mut guesses = 0;
+    for round in 0..5 {
+        lab.succeed(&home, &Pass::default()).unwrap();
+        while matches!(lab.look(&home), Verdict::Admit(Lane::Known(_), _)) {
+            lab.charge_login(&home);
+            guesses += 1;
+        }
+        guesses += guesses_at_new_places(&lab, round * 63..(round + 1) * 63);
+    }
+    assert!(guesses <= 11, "{guesses}");
+}
+
+/// Whatever is kept longer: the place or its count.
+#[test]
+fn a_count_outlives_its_place_while_it_matters() {
+    let lab = Lab::new(|s| {
+        s.settle = 0;
+        s.known_for = HOUR;
+        s.stranger_quota = Some(Rate { quota: 30, half_life: DAY });
+    });
+    let alice = login("alice", "2001:db8:a:b::1");
+    let mut guesses = 0;
+    for hour in 0..24 {
+        lab.log_in(&alice);
+        // A new place is when outdated ones are looked for.
+        lab.log_in(&login("mallory", &format!("2003:{hour:x}::1")));
+        let stranger = |i: i32| login("alice", &format!("2a{hour:02x}:{i:x}::1"));
+        guesses += (0..60).filter(|i| is_charged(&lab.admit_login(&stranger(*i)))).count();
+        lab.pass(HOUR / 2);
+        lab.log_in(&alice);
+        lab.pass(HOUR / 2 + 1);
+    }
+    // What fades of 30 in a day is 30 ln 2.
+    assert!(guesses <= 30 + 21, "{guesses} guesses of strangers in a day");
+}
+
 /// How often the holder of a key of alice can guess at her password from these /64s of one /48.
 fn guesses_at_new_places(lab: &Lab, places: Range<u32>) -> u32 {
     let mut guesses = 0;
@@ -413,14 +454,16 @@ proptest! {
     /// `2 q + 10 m` wrong guesses.
     #[test]
     fn i24_known_places_add_little(
-        users in 0..5_u16,
+        places in 0..5_u16,
+        owners in 1..5_u16,
         tries in prop::collection::vec((0..8_u16, 0..40_u128), 200..500),
     ) {
         let lab = Lab::new(|s| { s.settle = 0; s.ipv6.widest = 32 });
         // All in one /60.
         let place = |i: u128| Ipv6Addr::from_bits(0x2001_0db8_0000_0010_u128 << 64 | i << 64 | i);
-        for user in 0..users {
-            lab.log_in(&login(&format!("user{user}"), &place(u128::from(user)).to_string()));
+        for i in 0..places {
+            let owner = format!("user{}", i % owners);
+            lab.log_in(&login(&owner, &place(u128::from(i)).to_string()));
         }
         let mut guesses = 0_u32;
         for (user, at) in tries {
@@ -428,7 +471,7 @@ proptest! {
             guesses += u32::from(is_charged(&lab.admit_login(&from)));
         }
         let quota = Settings::default().ipv6.quota(60);
-        prop_assert!(guesses <= 2 * quota + 10 * u32::from(users), "{guesses}");
+        prop_assert!(guesses <= 2 * quota + 10 * u32::from(places), "{guesses}");
         prop_assert!(lab.count("2001:db8:0:10::", 60) <= f64::from(quota) + 1e-6);
     }
 }

@@ -281,8 +281,7 @@ impl Book {
             match user.places.iter_mut().find(|known| known.place == place) {
                 Some(known) => known.seen = now,
                 None => {
-                    let length = place.prefix.prefix_len();
-                    let is_alike = |known: &&Known| known.place.prefix.prefix_len() == length;
+                    let is_alike = |known: &&Known| known.place.tier == place.tier;
                     let alike = user.places.iter().filter(is_alike).map(|known| known.count);
                     let count = Count::fullest(alike, now, pace);
                     user.places.push(Known { place, seen: now, count });

@@ -10,13 +10,16 @@ use super::write::Write;
 use super::{StoreError, from_sqlite};
 use crate::config::Settings;
 use crate::count::{Count, is_set};
-use crate::login::{Login, Place};
+use crate::login::{Login, Place, Tier};
 use crate::repeat::Remembered;
 use crate::rules::{RuleId, StoredRule};
+use crate::source::Family;
 
 /// How many places of one user are kept: those of the latest logins. In the model of 400 users,
 /// mobile phones among them, nobody needed more.
 const PLACES: u32 = 64;
+/// After so many half-lives nothing is left of a count that anybody could notice.
+const HALF_LIVES: i64 = 20;
 /// How many outdated places of all users go when a new one comes.
 const OUTDATED: u32 = 16;
 
@@ -31,11 +34,11 @@ impl Write<'_> {
         let user = || Name(&login.user);
         let learn = || {
             let mut is_new = false;
-            for Place { prefix, .. } in places {
+            for Place { prefix, tier } in places {
                 let place = prefix.to_string();
                 let seen = "UPDATE known SET seen = ?3 WHERE user = ?1 AND place = ?2";
                 if self.tx.execute(seen, (user(), &place, now))? == 0 {
-                    let alike = self.alike(&login.user, prefix.prefix_len())?;
+                    let alike = self.alike(&login.user, tier)?;
                     let count = Count::fullest(alike, now, settings.known_pace());
                     let insert = "INSERT INTO known (user, place, seen, level, at, since)
                                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -48,21 +51,27 @@ impl Write<'_> {
                 self.forget_oldest(&login.user)?;
                 let outdated = "DELETE FROM known WHERE (user, place) IN
                                 (SELECT user, place FROM known
-                                 WHERE seen <= ?1 AND at <= ?1 LIMIT ?2)";
-                let end = now.saturating_sub(settings.known_for);
-                self.tx.execute(outdated, (end, OUTDATED))?;
+                                 WHERE seen <= ?1 AND (level = 0 OR at <= ?2) LIMIT ?3)";
+                let before = |time: i64| now.saturating_sub(time);
+                let end = before(settings.known_for);
+                // Nor does anybody get new tries when a place is forgotten.
+                let faded = before(settings.longest_known_half_life().saturating_mul(HALF_LIVES));
+                self.tx.execute(outdated, (end, end.min(faded), OUTDATED))?;
             }
             Ok(())
         };
         learn().map_err(|error| from_sqlite(self.path, error))
     }
 
-    /// The counts of all places of a user that have prefixes of this length.
-    fn alike(&self, user: &[u8], length: u8) -> rusqlite::Result<Vec<Count>> {
-        let sql = format!("SELECT {KNOWN_COUNT} FROM known WHERE user = ?1 AND place LIKE ?2");
+    /// The counts of all places of a user that are known as closely, of both families: those of one
+    /// may have pushed out those of the other.
+    fn alike(&self, user: &[u8], tier: Tier) -> rusqlite::Result<Vec<Count>> {
+        let sql = format!(
+            "SELECT {KNOWN_COUNT} FROM known WHERE user = ?1 AND (place LIKE ?2 OR place LIKE ?3)"
+        );
         let mut select = self.tx.prepare(&sql)?;
-        let counts =
-            select.query_map((Name(user), format!("%/{length}")), |row| count_of(row, 0))?;
+        let [v4, v6] = [Family::V4, Family::V6].map(|family| format!("%/{}", tier.length(family)));
+        let counts = select.query_map((Name(user), v4, v6), |row| count_of(row, 0))?;
         counts.collect()
     }
 
