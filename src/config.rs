@@ -120,17 +120,17 @@ impl Settings {
         Pace { half_life: self.known_half_life, strict: false, settle: self.settle }
     }
 
-    /// The longest half-life of what is counted for a user, in milliseconds.
-    pub fn longest_known_half_life(&self) -> i64 {
-        let elsewhere = self.stranger_quota.map_or(0, |rate| rate.half_life);
-        self.known_half_life.max(elsewhere)
-    }
-
     /// What all strangers together may fail for one user, and how that fades; `None` if they are
     /// not counted by user.
     pub fn elsewhere(&self) -> Option<(u32, Pace)> {
         let Rate { quota, half_life } = self.stranger_quota?;
         Some((quota, Pace { half_life, strict: false, settle: self.settle }))
+    }
+
+    /// What time means for that count. Without the setting it is not looked at, and what there was
+    /// fades as at known places.
+    pub fn elsewhere_pace(&self) -> Pace {
+        self.elsewhere().map_or(self.known_pace(), |(_, pace)| pace)
     }
 
     /// The rules that stand in the settings.

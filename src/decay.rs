@@ -14,6 +14,9 @@ pub const TOLERANCE: f64 = 1e-6;
 /// bounds its rows by `quota * (1 + ln 1024)`.
 pub const FADED: f64 = 1.0 / 1024.0;
 
+/// After so many half-lives less than one is left of a million failures, more than any prefix has.
+pub const SPENT: i64 = 20;
+
 /// What is left at `now` of a `level` as of `at`. Time that seems to run backwards changes
 /// nothing: a count never grows by itself.
 pub fn remaining(level: f64, at: i64, now: i64, half_life: i64) -> f64 {

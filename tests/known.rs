@@ -26,6 +26,14 @@ fn lab() -> Lab {
     Lab::new(|s| s.settle = 0)
 }
 
+fn lab_with_stranger_quota(known_for: i64) -> Lab {
+    Lab::new(|s| {
+        s.settle = 0;
+        s.known_for = known_for;
+        s.stranger_quota = Some(Rate { quota: 30, half_life: DAY });
+    })
+}
+
 /// Wrong guesses until one is refused.
 fn guesses(lab: &Lab, login: &Login) -> u32 {
     let mut admitted = 0;
@@ -310,11 +318,7 @@ fn places_of_one_family_do_not_wipe_counts_of_the_other() {
     let home = login("alice", "198.51.100.7");
     let mut guesses = 0;
     for round in 0..5 {
-        lab.succeed(&home, &Pass::default()).unwrap();
-        while matches!(lab.look(&home), Verdict::Admit(Lane::Known(_), _)) {
-            lab.charge_login(&home);
-            guesses += 1;
-        }
+        guesses += guesses_by_key(&lab, &home);
         guesses += guesses_at_new_places(&lab, round * 63..(round + 1) * 63);
     }
     assert!(guesses <= 11, "{guesses}");
@@ -323,11 +327,7 @@ fn places_of_one_family_do_not_wipe_counts_of_the_other() {
 /// Whatever is kept longer: the place or its count.
 #[test]
 fn a_count_outlives_its_place_while_it_matters() {
-    let lab = Lab::new(|s| {
-        s.settle = 0;
-        s.known_for = HOUR;
-        s.stranger_quota = Some(Rate { quota: 30, half_life: DAY });
-    });
+    let lab = lab_with_stranger_quota(HOUR);
     let alice = login("alice", "2001:db8:a:b::1");
     let mut guesses = 0;
     for hour in 0..24 {
@@ -346,16 +346,22 @@ fn a_count_outlives_its_place_while_it_matters() {
 
 /// How often the holder of a key of alice can guess at her password from these /64s of one /48.
 fn guesses_at_new_places(lab: &Lab, places: Range<u32>) -> u32 {
-    let mut guesses = 0;
-    for i in places {
-        let here = login("alice", &format!("2001:db8:0:{i:x}::1"));
-        // As a key login does: nothing was charged.
-        lab.succeed(&here, &Pass::default()).unwrap();
-        while matches!(lab.look(&here), Verdict::Admit(Lane::Known(_), _)) {
-            lab.charge_login(&here);
-            guesses += 1;
-        }
+    let at_one = |i: u32| {
+        let guesses = guesses_by_key(lab, &login("alice", &format!("2001:db8:0:{i:x}::1")));
         lab.pass(1_000);
+        guesses
+    };
+    places.map(at_one).sum()
+}
+
+/// The same from one place.
+fn guesses_by_key(lab: &Lab, here: &Login) -> u32 {
+    // As a key login does: nothing was charged.
+    lab.succeed(here, &Pass::default()).unwrap();
+    let mut guesses = 0;
+    while matches!(lab.look(here), Verdict::Admit(Lane::Known(_), _)) {
+        lab.charge_login(here);
+        guesses += 1;
     }
     guesses
 }
@@ -417,11 +423,7 @@ fn strangers_of_one_user_have_a_quota_together() {
 
 #[test]
 fn the_login_of_another_forgives_no_stranger() {
-    let lab = Lab::new(|s| {
-        s.settle = 0;
-        s.known_for = DAY;
-        s.stranger_quota = Some(Rate { quota: 30, half_life: DAY });
-    });
+    let lab = lab_with_stranger_quota(DAY);
     lab.log_in(&login("alice", "2001:db8::1"));
     lab.charge_login(&login("alice", "2a00::1"));
     lab.pass(DAY - 1_000);

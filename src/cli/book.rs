@@ -229,9 +229,7 @@ impl Book {
         match row {
             Row::Failure | Row::Familiar => self.settings.pace(),
             Row::Known(_) => self.settings.known_pace(),
-            Row::Elsewhere => {
-                self.settings.elsewhere().map_or(self.settings.known_pace(), |(_, pace)| pace)
-            }
+            Row::Elsewhere => self.settings.elsewhere_pace(),
         }
     }
 

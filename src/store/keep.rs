@@ -10,6 +10,7 @@ use super::write::Write;
 use super::{StoreError, from_sqlite};
 use crate::config::Settings;
 use crate::count::{Count, is_set};
+use crate::decay::SPENT;
 use crate::login::{Login, Place, Tier};
 use crate::repeat::Remembered;
 use crate::rules::{RuleId, StoredRule};
@@ -18,8 +19,6 @@ use crate::source::Family;
 /// How many places of one user are kept: those of the latest logins. In the model of 400 users,
 /// mobile phones among them, nobody needed more.
 const PLACES: u32 = 64;
-/// After so many half-lives nothing is left of a count that anybody could notice.
-const HALF_LIVES: i64 = 20;
 /// How many outdated places of all users go when a new one comes.
 const OUTDATED: u32 = 16;
 
@@ -52,10 +51,10 @@ impl Write<'_> {
                 let outdated = "DELETE FROM known WHERE (user, place) IN
                                 (SELECT user, place FROM known
                                  WHERE seen <= ?1 AND (level = 0 OR at <= ?2) LIMIT ?3)";
-                let before = |time: i64| now.saturating_sub(time);
-                let end = before(settings.known_for);
+                let end = now.saturating_sub(settings.known_for);
                 // Nor does anybody get new tries when a place is forgotten.
-                let faded = before(settings.longest_known_half_life().saturating_mul(HALF_LIVES));
+                let half_life = settings.known_half_life.max(settings.elsewhere_pace().half_life);
+                let faded = now.saturating_sub(half_life.saturating_mul(SPENT));
                 self.tx.execute(outdated, (end, end.min(faded), OUTDATED))?;
             }
             Ok(())

@@ -84,10 +84,9 @@ impl Store {
             for rule in write.reader().all_rules()?.iter().filter(|rule| !rule.is_live(now)) {
                 pruned.rules += usize::from(write.remove_rule(&rule.id)?);
             }
-            let strangers = settings.elsewhere().map_or(settings.known_pace(), |(_, pace)| pace);
             pruned.places = write.forget_known(|known| match known.place {
                 Some(_) => !settings.remembers(known.seen, now),
-                None => known.count.is_faded(now, strangers),
+                None => known.count.is_faded(now, settings.elsewhere_pace()),
             })?;
             let rows = write.tx.execute(COUNT_ROWS, []);
             rows.map_err(|error| from_sqlite(write.path, error))?;

@@ -11,6 +11,7 @@ use super::read::{COUNT, failures};
 use super::write::Write;
 use crate::config::Settings;
 use crate::count::{Failures, Pace, SLOW_HALF_LIFE};
+use crate::decay::SPENT;
 use crate::quota::Quotas;
 use crate::source::{Family, Source, key_range, prefix_of};
 
@@ -168,8 +169,7 @@ impl Write<'_> {
     /// There are few of these, a handful for each user who is guessed at: their age is enough.
     fn sweep_familiar(&self, now: i64, pace: Pace) -> rusqlite::Result<()> {
         let half_life = if pace.strict { SLOW_HALF_LIFE } else { pace.half_life };
-        // No prefix has more than a million failures, and of those this leaves less than one.
-        let end = now.saturating_sub(half_life.saturating_mul(20));
+        let end = now.saturating_sub(half_life.saturating_mul(SPENT));
         let old = "DELETE FROM familiar WHERE address IN
                    (SELECT address FROM familiar WHERE at < ?1 LIMIT ?2)";
         self.tx.execute(old, (end, PRUNE as i64)).map(drop)

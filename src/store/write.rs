@@ -35,10 +35,7 @@ impl Row {
         match self {
             Row::Failure(_) | Row::Familiar(_) => settings.pace(),
             Row::Known(..) => settings.known_pace(),
-            // Without the setting it fades at its old pace or another: it is not looked at.
-            Row::Elsewhere(_) => {
-                settings.elsewhere().map_or(settings.known_pace(), |(_, pace)| pace)
-            }
+            Row::Elsewhere(_) => settings.elsewhere_pace(),
         }
     }
 }

@@ -81,9 +81,9 @@ impl Both {
         for (table, addresses) in
             [("failure", &mut self.book.failures), ("familiar", &mut self.book.familiar)]
         {
+            let sql = format!("SELECT count(*) FROM {table} WHERE address = ?1");
             for counts in [&mut addresses.v4, &mut addresses.v6] {
                 for key in counts.faded(Ipv6Addr::UNSPECIFIED, 0, now, usize::MAX) {
-                    let sql = format!("SELECT count(*) FROM {table} WHERE address = ?1");
                     let rows: i64 =
                         self.reader.query_row(&sql, [key.octets()], |row| row.get(0)).unwrap();
                     if rows == 0 {

@@ -16,8 +16,7 @@ pub fn guesses_that_reach_the_check<A: Into<IpAddr>>(
     guesses: u64,
     address: impl Fn(u64) -> A,
 ) -> usize {
-    let arguments = format!("{} {BULK} repeat=no", lab.arguments());
-    let stack = pam::stack(&arguments, "perm_denied");
+    let stack = pam::stack(&format!("{} {BULK} repeat=no", lab.arguments()), "perm_denied");
     lab.etc("pam.d/bulk", &stack);
     let confdir = lab.dir().join("etc/pam.d");
     let verdicts = (0..guesses).map(|i| {
